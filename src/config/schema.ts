@@ -200,7 +200,7 @@ export const SCHEMA = {
   ),
   DISK_AIO: keptIfChanged(
     oneOf(DISK_AIOS),
-    "how disk images are read and written: threads; io_uring; auto: native requests on tmpfs, else threads",
+    "how disk images are read and written: threads; io_uring; auto: the fastest that works",
   ),
   SHARED_RAM: keptIfChanged(flag, "the guest's RAM is shared memory, as suspend needs it"),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),

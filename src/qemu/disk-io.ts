@@ -1,8 +1,7 @@
-import { readFileSync, statfsSync } from "node:fs";
+import { readFileSync, statfsSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { dirname } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf } from "../lib/read-file.ts";
 import type { Aio, Disk, DiskAio, DiskBus } from "../machine/types.ts";
 import { findIoUringProblem } from "../process/libc.ts";
 import type { Capabilities } from "./capabilities.ts";
@@ -17,30 +16,33 @@ export const ioUringProblem = ({ ioUring }: Capabilities): string | undefined =>
   findIoUringProblem() ?? (ioUring ? undefined : "this qemu is built without io_uring");
 
 /**
- * Chooses how to read and write an image. io_uring only if the user wants it: qemu 7.2 never finishes a read beyond the end
- * of a file by it, as of the last cluster of an image whose size is not a multiple of its clusters, and such a guest hangs.
+ * Chooses how to read and write an image: on tmpfs by native requests, elsewhere by io_uring, where these work.
  * @throws 69 if io_uring is required and does not work
  */
 export function chooseDiskIo(wanted: DiskAio, capabilities: Capabilities, image: Image): Aio {
-  if (wanted === "io_uring") {
-    const problem = ioUringProblem(capabilities);
-    if (problem !== undefined)
-      throw new VmError("unavailable", `cannot use DISK_AIO=io_uring: ${problem}`, {
-        hint: "use threads where io_uring does not work: DISK_AIO=auto",
-      });
-    return isAligned(image) ? "io_uring" : "threads";
-  }
-  const isNative = wanted === "auto" && !image.blockDevice && filesystemOf(dirname(image.path)) === TMPFS;
-  return isNative && canBeNative(capabilities, image) ? "native" : "threads";
+  if (wanted === "threads") return "threads";
+  const isOnTmpfs = !image.blockDevice && filesystemOf(dirname(image.path)) === TMPFS;
+  if (wanted === "auto" && isOnTmpfs) return canBeNative(capabilities, image) ? "native" : "threads";
+  const problem = ioUringProblem(capabilities);
+  if (problem !== undefined && wanted === "io_uring")
+    throw new VmError("unavailable", `cannot use DISK_AIO=io_uring: ${problem}`, {
+      hint: "use threads where io_uring does not work: DISK_AIO=auto",
+    });
+  return problem === undefined && endsOn(SECTOR_BYTES, image) ? "io_uring" : "threads";
 }
+
+/**
+ * qemu reads in units of this size. By io_uring, qemu 7.2 never finishes to read one that the file ends in, and such a guest
+ * hangs. Its qcow2 images grow by whole ones; `endOnSector` completes a new image.
+ */
+const SECTOR_BYTES = 512;
 
 /** The largest logical block that O_DIRECT may need. */
-const SECTOR_BYTES = 4096;
+const DIRECT_BYTES = 4096;
 
-/** Can the whole of an image be read in sectors? qemu grows the file of a qcow2 image; a raw one is as large as its disk. */
-function isAligned({ path, format }: Image): boolean {
-  return format !== "raw" || (lstatOf(path)?.size ?? 0) % SECTOR_BYTES === 0;
-}
+/** Is the size of an image's file, if it exists, a multiple? */
+const endsOn = (bytes: number, { path, blockDevice }: Image): boolean =>
+  blockDevice === true || (statSync(path, { throwIfNoEntry: false })?.size ?? 0) % bytes === 0;
 
 /** Type of a directory's filesystem (f_type of statfs(2)); undefined if it cannot be read. */
 function filesystemOf(directory: string): number | undefined {
@@ -69,7 +71,7 @@ function canBeNative({ nativeAio }: Capabilities, image: Image): boolean {
   const { bus } = image;
   return (
     nativeAio &&
-    isAligned(image) &&
+    (image.format !== "raw" || endsOn(DIRECT_BYTES, image)) &&
     (bus === undefined || NATIVE_BUSES.has(bus)) &&
     freeRequests() >= RESERVED_REQUESTS &&
     isSince(release(), DIRECT_TMPFS)

@@ -6,7 +6,7 @@ import { saysImageLocked, saysNoZstd } from "../lib/program-messages.ts";
 import { counted } from "../lib/text.ts";
 import type { ImageFormat, ReadImage } from "../machine/types.ts";
 import { buildImageNode } from "./devices/image.ts";
-import { SUBCLUSTERS } from "./new-image.ts";
+import { endOnSector, SUBCLUSTERS } from "./new-image.ts";
 
 /** Creates a qcow2 overlay on a base image. */
 export async function createOverlay(path: string, base: ReadImage, sizeBytes: number): Promise<void> {
@@ -14,6 +14,7 @@ export async function createOverlay(path: string, base: ReadImage, sizeBytes: nu
   await exec(["qemu-img", "create", "-q", "-f", "qcow2", ...options, path, String(sizeBytes)], {
     what: `cannot create ${path}`,
   });
+  endOnSector(path);
 }
 
 /** Grows a qcow2 image. */
@@ -21,6 +22,7 @@ export async function resizeImage(path: string, sizeBytes: number): Promise<void
   await exec(["qemu-img", "resize", "-q", "-f", "qcow2", path, String(sizeBytes)], {
     what: `cannot grow ${path}`,
   });
+  endOnSector(path);
 }
 
 /** Grows any image that is not in use; with a backing file, what is new reads as zeroes. */
@@ -28,6 +30,7 @@ export async function growImage(image: ReadImage, sizeBytes: number): Promise<vo
   await exec(["qemu-img", "resize", "-q", jsonName(writable(image)), String(sizeBytes)], {
     what: `cannot grow ${image.path}`,
   });
+  if (image.format === "qcow2") endOnSector(image.path);
 }
 
 function writable(image: ReadImage): object {
@@ -132,6 +135,7 @@ export async function convertImage(
 ): Promise<void> {
   const result = await runConvert(image, target, onPart, { base });
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
+  endOnSector(target);
 }
 
 /**

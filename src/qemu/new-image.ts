@@ -1,3 +1,4 @@
+import { statSync, truncateSync } from "node:fs";
 import { saysNoZstd } from "../lib/program-messages.ts";
 import { exec, processFailure } from "../process/exec.ts";
 
@@ -21,6 +22,16 @@ export interface NewImage {
  */
 export const SUBCLUSTERS = "extended_l2=on,cluster_size=128k";
 
+/** A multiple of each sector size of disks. */
+const SECTOR_BYTES = 4096;
+
+/** Appends zeroes to a new image, so that its last sector is whole: see `chooseDiskIo`. */
+export function endOnSector(path: string): void {
+  const { size } = statSync(path);
+  const rest = size % SECTOR_BYTES;
+  if (rest > 0) truncateSync(path, size + SECTOR_BYTES - rest);
+}
+
 /** Creates an empty qcow2 image, or an overlay. */
 export async function createImage(path: string, image: NewImage): Promise<void> {
   const backing = image.backing === undefined ? [] : ["-u", "-F", "qcow2", "-b", image.backing];
@@ -41,7 +52,7 @@ export async function createImage(path: string, image: NewImage): Promise<void> 
       String(image.sizeBytes),
     ];
     const result = await exec(argv, { anyStatus: true });
-    if (result.status === 0) return;
+    if (result.status === 0) return endOnSector(path);
     if (compression === "zstd" && saysNoZstd(result.stderr)) continue;
     throw processFailure(`cannot create ${path}`, result);
   }

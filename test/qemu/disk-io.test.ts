@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, symlinkSync } from "node:fs";
 import { release } from "node:os";
 import type { Disk, DiskBus } from "../../src/machine/types.ts";
 import { findIoUringProblem } from "../../src/process/libc.ts";
@@ -27,11 +27,6 @@ describe("chooseDiskIo", () => {
     expect(chooseDiskIo("threads", QEMU, disk("/tmp/disk-0.img"))).toBe("threads");
   });
 
-  test("a block device has threads", () => {
-    const image = disk("/dev/vg/lv", "VIRT", { blockDevice: true });
-    expect(chooseDiskIo("auto", QEMU, image)).toBe("threads");
-  });
-
   test("DISK_AIO=io_uring where qemu lacks it is refused (69)", async () => {
     const image = disk("/tmp/disk-0.img");
     const error = await failureOf(() => chooseDiskIo("io_uring", { ...QEMU, ioUring: false }, image));
@@ -40,21 +35,31 @@ describe("chooseDiskIo", () => {
     expect(error.hint).toContain("DISK_AIO=auto");
   });
 
-  test("io_uring is never chosen by itself: qemu hangs in reads beyond the end of a file", () => {
-    expect(chooseDiskIo("auto", QEMU, disk("/proc/disk-0.img"))).toBe("threads");
+  test("by itself: threads where qemu lacks io_uring", () => {
+    expect(chooseDiskIo("auto", { ...QEMU, ioUring: false }, disk("/proc/disk-0.img"))).toBe("threads");
   });
 
-  test.if(findIoUringProblem() === undefined)("a raw image with half a sector has threads", () => {
-    using temp = new Temp();
-    for (const [bytes, aio] of [
-      [6, "threads"],
-      [1_000_001, "threads"],
-      [8192, "io_uring"],
-    ] as const) {
-      temp.write("raw", "x".repeat(bytes));
-      expect(chooseDiskIo("io_uring", QEMU, disk(temp.path("raw"), "VIRT", { format: "raw" }))).toBe(aio);
-    }
+  test.if(findIoUringProblem() === undefined)("by itself: io_uring for files and block devices", () => {
+    expect(chooseDiskIo("auto", QEMU, disk("/proc/disk-0.img"))).toBe("io_uring");
+    expect(chooseDiskIo("auto", QEMU, disk("/dev/vg/lv", "VIRT", { blockDevice: true }))).toBe("io_uring");
   });
+
+  test.if(findIoUringProblem() === undefined).each(["raw", "qcow2"] as const)(
+    "a %s image that ends within a sector has threads, also behind a link",
+    (format) => {
+      using temp = new Temp();
+      symlinkSync("image", temp.path("link"));
+      for (const [bytes, aio] of [
+        [6, "threads"],
+        [1_000_001, "threads"],
+        [512 * 15, "io_uring"],
+      ] as const) {
+        temp.write("image", "x".repeat(bytes));
+        for (const name of ["image", "link"])
+          expect(chooseDiskIo("io_uring", QEMU, disk(temp.path(name), "VIRT", { format }))).toBe(aio);
+      }
+    },
+  );
 
   test.if(findIoUringProblem() === undefined)("a qemu without io_uring is named", () => {
     expect(ioUringProblem(QEMU)).toBeUndefined();

@@ -1,6 +1,7 @@
 /** VMs from images: every format of qemu, overlays, hostile images, and the cloud-init volume in a guest. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
+  appendFileSync,
   chmodSync,
   copyFileSync,
   existsSync,
@@ -8,10 +9,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Temp } from "../fixtures/temp.ts";
 import type { Guests } from "../guests/build.ts";
@@ -40,6 +43,8 @@ const image = (name: string): string => temp.path(name);
 
 /** The first lines of a run that continued from that disk. */
 const BOOTED = "BOOTED FROM DISK\nRUN 2\n";
+
+const onTmpfs = statfsSync(tmpdir()).type === 0x01021994;
 
 const diskOf = (box: Sandbox): string => join(box.work, "disk-0.img");
 
@@ -121,6 +126,21 @@ suite(
     });
 
     afterAll(() => temp[Symbol.dispose]());
+
+    test("read by io_uring, or by threads if its file ends within a sector", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "G", `--from=${image("packed.qcow2")}`]);
+      for (const [more, aio] of [
+        ["", onTmpfs ? /^(native|threads)$/ : /^io_uring$/],
+        ["x", /^threads$/],
+      ] as const) {
+        appendFileSync(diskOf(box), more);
+        await box.ok(["run", "--detach"]);
+        expect(JSON.parse((await box.ok(["status", "--json"])).stdout).disks[0].aio).toMatch(aio);
+        await until("the guest boots", () => box.console().includes("BOOTED FROM DISK"));
+        await box.ok(["stop", "--force"]);
+      }
+    });
 
     test.each(
       sampled([

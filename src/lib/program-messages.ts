@@ -29,8 +29,8 @@ export const saysUnplugPending = (text: string): boolean =>
 /** qemu's log: another process has the display's port; spice-server does not say why. */
 export const saysPortTaken = (text: string): boolean => /address already in use|spice server/i.test(text);
 
-/** qemu's log: a line that is no reason to end (util/error-report.c). */
-export const isQemuWarning = (line: string): boolean => line.includes(": warning: ");
+/** qemu's log: a line that is no reason to end; without a name in front if a QMP command caused it (util/error-report.c). */
+export const isQemuWarning = (line: string): boolean => /(^\s*|: )warning: /.test(line);
 
 /** qemu's log: a signal ended it (os-posix.c), which its event log lacks if it had not greeted there. */
 export const isQemuSignal = (line: string): boolean => / terminating on signal \d+/.test(line);

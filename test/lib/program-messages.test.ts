@@ -32,6 +32,7 @@ const MESSAGES = [
   [saysNoConsole, "There is no console to take a screendump from"],
   [saysPortTaken, "Failed to find an available port: Address already in use"],
   [saysPortTaken, "qemu-system-x86_64: failed to initialize spice server"],
+  [isQemuWarning, "  warning: The target block device doesn't provide information about the block size"],
   [isQemuWarning, "qemu-system-x86_64: warning: TCG doesn't support requested feature"],
   [isKernelPanic, "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs"],
   [saysNoRepository, "Is there a repository at the following location?\n/r"],

@@ -1,11 +1,11 @@
 import { closesOnExec } from "./process/c-library.ts";
 // A macro: the build writes the text here.
-import { readVersion } from "./version.ts" with { type: "macro" };
+import { programVersion } from "./cli/version.ts" with { type: "macro" };
 
 /** An internal error (sysexits.h; lib/errors.ts is not needed for all else here). */
 const EX_SOFTWARE = 70;
 
-const version = readVersion();
+const version = programVersion();
 const words = process.argv.slice(2);
 
 try {

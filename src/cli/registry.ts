@@ -11,7 +11,7 @@ const TABLE = new Map(Object.entries(commandTable() as unknown as Record<string,
 const known = new Map<string, Command>();
 
 /** Parsed when it is asked for: most command lines have one or two. */
-function find(name: string): Command | undefined {
+function findCommand(name: string): Command | undefined {
   const json = TABLE.get(name);
   if (json === undefined) return undefined;
   const command = known.get(name) ?? (JSON.parse(json) as Command);
@@ -22,7 +22,7 @@ function find(name: string): Command | undefined {
 /** All commands, in the order of the help. */
 export const COMMANDS = {
   has: (name: string): boolean => TABLE.has(name),
-  get: find,
+  get: findCommand,
   keys: (): string[] => [...TABLE.keys()],
-  values: (): Command[] => [...TABLE.keys()].map((name) => find(name)!),
+  values: (): Command[] => [...TABLE.keys()].map((name) => findCommand(name)!),
 };

@@ -1,4 +1,0 @@
-import { version } from "../package.json";
-
-/** The program's version. */
-export const readVersion = (): string => version;

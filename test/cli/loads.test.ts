@@ -12,7 +12,7 @@ const scanner = new Bun.Transpiler({ loader: "ts" });
 /** The build runs them. */
 const MACROS = ["cli/version.ts", "cli/command-table.ts", "rescue/libexec-files.ts"];
 
-/** All that is loaded with some modules of src: theirs, and packages. */
+/** All that is loaded with some modules of src: their own imports, and packages. */
 function loadedWith(roots: readonly string[]): string[] {
   const loaded = new Set<string>();
   const add = (name: string): void => {
@@ -31,7 +31,7 @@ const CALLED = [...STARTED, "cli/cli.ts"];
 
 /** Each takes as long to load as all of `vm --version`; citty is loaded with a command's definition. */
 const SLOW = /^(node:(?!fs$|path$|os$)|consola|zx|process\/zx)/;
-/** What starts programs or talks to qemu. */
+/** What starts programs or connects to qemu. */
 const FOR_RUNNING =
   /^(process\/exec|lib\/packages|qmp\/(client|commands)|qemu\/(companion|argv)|vm\/(tpm|machine))/;
 

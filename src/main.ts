@@ -1,9 +1,11 @@
-import { version } from "../package.json";
-import { closesOnExec } from "./process/libc.ts";
+import { closesOnExec } from "./process/c-library.ts";
+// A macro: the build writes the text here.
+import { programVersion } from "./cli/version.ts" with { type: "macro" };
 
 /** An internal error (sysexits.h; lib/errors.ts is not needed for all else here). */
 const EX_SOFTWARE = 70;
 
+const version = programVersion();
 const words = process.argv.slice(2);
 
 try {

@@ -161,7 +161,7 @@ describe("imports go down:", () => {
     const outside = own.filter((target) => target.startsWith(".."));
     const allowed: Record<string, RegExp> = {
       "cli/licenses.ts": /^\.\.\/(LICENSE|package\.json|node_modules\/[^.]+|scripts\/licenses\/.+)$/,
-      "main.ts": /^\.\.\/package\.json$/,
+      "cli/version.ts": /^\.\.\/package\.json$/,
       "cli/manual/page.ts": /^\.\.\/package\.json$/,
       "network/lan.ts": /^\.\.\/scripts\/network\/lan\.sh$/,
       "rescue/assets.ts": /^\.\.\/(jobs|scripts\/rescue)\//,
@@ -203,7 +203,7 @@ describe("each package has one owner:", () => {
     ["consola/core", /^lib\/log\.ts$/],
     ["defu", /^config\/merge\.ts$/],
     ["pathe", /^cli\/surroundings\.ts$/],
-    ["bun:ffi", /^process\/libc\.ts$/],
+    ["bun:ffi", /^process\/(c-library|libc)\.ts$/],
     ["node:child_process", /^process\/zx\.ts$/],
   ])("%s: %p", (name, owner) => {
     const importers = MODULES.filter(({ foreign }) => foreign.includes(name)).map((module) => module.name);

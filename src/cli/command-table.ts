@@ -3,12 +3,13 @@ import type { CommandArg } from "../commands/define.ts";
 import type { Command, CommandOption, Positional } from "./command.ts";
 import { LOADERS } from "./loaders.ts";
 
-/** Describes all commands, as JSON of `Command[]`: registry.ts calls it in the build. */
-export async function commandTable(): Promise<string> {
-  const commands = Object.entries(LOADERS).map(async ([name, load]) =>
-    flattenCommand(name, (await load()).default),
-  );
-  return JSON.stringify(await Promise.all(commands));
+/** Describes all commands, each as JSON of a `Command`, by name: registry.ts calls it in the build. */
+export async function commandTable(): Promise<Record<string, string>> {
+  const commands = Object.entries(LOADERS).map(async ([name, load]) => [
+    name,
+    JSON.stringify(flattenCommand(name, (await load()).default)),
+  ]);
+  return Object.fromEntries(await Promise.all(commands));
 }
 
 function flattenCommand(name: string, definition: CommandDef<any>): Command {

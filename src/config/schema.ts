@@ -107,7 +107,8 @@ const host: Parser<string> = parser({ allowed: HOST_SYNTAX }, (raw) => {
 });
 const cores = withOptions(wholeNumber(1, 512), ["threads", "dies", "clusters", "maxcpus"]);
 const guestMemory = withOptions(memory, ["slots", "maxmem"]);
-const byteLength = (value: string): number => new TextEncoder().encode(value).length;
+/** A TextEncoder takes 0.5 ms to load. */
+const byteLength = (value: string): number => Buffer.byteLength(value);
 const PROFILE_SYNTAX = "a name without / that does not begin with . or -";
 const profileName: Parser<string> = parser({ kind: "profile", allowed: PROFILE_SYNTAX }, (raw) => {
   const value = scalarOf(raw);

@@ -9,7 +9,7 @@ import { removeWork } from "../store/working-files.ts";
 import type { Context } from "../vm/context.ts";
 import { killMachine } from "../vm/kill-machine.ts";
 import { refuseRunning } from "../vm/in-use.ts";
-import { isSuspended } from "../store/suspended.ts";
+import { isSuspended } from "../store/is-suspended.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { findHostdir, openVm, type Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";

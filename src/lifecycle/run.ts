@@ -23,7 +23,7 @@ import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
-import { isSuspended } from "../store/suspended.ts";
+import { isSuspended } from "../store/is-suspended.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";

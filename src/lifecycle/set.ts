@@ -15,8 +15,8 @@ import { warnOfKeys } from "../vm/firmware.ts";
 import { findRunning, refuseRunning } from "../vm/in-use.ts";
 import { networksOf } from "../vm/nics.ts";
 import { withVm } from "../vm/open.ts";
+import { describeChange } from "../vm/change-text.ts";
 import {
-  describeChange,
   findRun,
   forgetTyped,
   listChanges,

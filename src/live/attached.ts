@@ -1,4 +1,3 @@
-import { statSync } from "node:fs";
 import type { DiskBus } from "../machine/types.ts";
 import { busOfDevice, CD_DEVICE, CD_NODES, deviceOf } from "../qemu/devices/disk.ts";
 import { listBlockNodes, type BlockNode } from "../qmp/block.ts";
@@ -63,16 +62,4 @@ export async function findInsertedCd(qmp: QmpClient): Promise<string | undefined
   // Where there is no CD drive, a CD is a read-only disk.
   const inserted = drive ? drive.inserted?.["node-name"] : CD_NODES[0];
   return nodes.find(({ node }) => node === inserted)?.file;
-}
-
-export const findAttached = (disks: readonly AttachedDisk[], path: string): AttachedDisk | undefined =>
-  disks.find((disk) => isSameFile(disk.path, path));
-
-export function isSameFile(one: string, other: string): boolean {
-  try {
-    const [a, b] = [statSync(one), statSync(other)];
-    return a.ino === b.ino && a.dev === b.dev;
-  } catch {
-    return one === other;
-  }
 }

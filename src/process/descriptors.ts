@@ -1,6 +1,7 @@
 /** Pairs of connected sockets, and descriptors that are sent over them (unix(7), SCM_RIGHTS). */
 import { closeSync } from "node:fs";
-import { AF_UNIX, ffi, libc, SOCK_STREAM, systemError, unixAddress } from "./libc.ts";
+import { ffi } from "./c-library.ts";
+import { AF_UNIX, libc, SOCK_STREAM, systemError, unixAddress } from "./libc.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 const SOL_SOCKET = 1;

@@ -1,13 +1,11 @@
-import type { FFIFunction, Library, Pointer } from "bun:ffi";
+import type { Pointer } from "bun:ffi";
 import type { LocalTime } from "../lib/time.ts";
+import { ffi, loadFunctions } from "./c-library.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-
-/** glibc, then musl under the names its distributions use. */
-const NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`, "libc.so"];
 
 const SYMBOLS = {
   flock: { args: ["i32", "i32"], returns: "i32" },
@@ -33,28 +31,30 @@ const SYMBOLS = {
   __errno_location: { args: [], returns: "ptr" },
 } as const;
 
-/** @throws if no C library has all of these functions */
-export function loadFunctions<Functions extends Record<string, FFIFunction>>(
-  functions: Functions,
-): Library<Functions>["symbols"] {
-  let last: unknown;
-  for (const name of NAMES) {
-    try {
-      return ffi().dlopen(name, functions).symbols;
-    } catch (error) {
-      last = error;
-    }
-  }
-  throw new Error("cannot load the C library", { cause: last });
+type Functions = ReturnType<typeof loadFunctions<typeof SYMBOLS>>;
+type Name = keyof Functions;
+type Call = (...args: unknown[]) => unknown;
+
+const loaded = new Map<Name, Call>();
+
+/** Looks a function up, and with it the place of errno, which that would overwrite after the call. */
+function load(name: Name): Call {
+  const wanted: Name[] = name === "__errno_location" ? [name] : [name, "__errno_location"];
+  const found = loadFunctions(Object.fromEntries(wanted.map((one) => [one, SYMBOLS[one]])));
+  for (const one of wanted) loaded.set(one, found[one] as unknown as Call);
+  return loaded.get(name)!;
 }
 
-/** bun:ffi is loaded on first use: most commands do not need it. */
-export const ffi = (): typeof import("bun:ffi") => require("bun:ffi");
+/** Each is looked up with its first call: all of them take 1 ms. */
+const functions = Object.fromEntries(
+  (Object.keys(SYMBOLS) as Name[]).map((name) => [
+    name,
+    (...args: unknown[]) => (loaded.get(name) ?? load(name))(...args),
+  ]),
+) as unknown as Functions;
 
-const load = () => loadFunctions(SYMBOLS);
-let symbols: ReturnType<typeof load> | undefined;
 /** For the modules of this folder. */
-export const libc = () => (symbols ??= load());
+export const libc = (): Functions => functions;
 
 const EINTR = 4;
 const EAGAIN = 11;
@@ -121,12 +121,6 @@ export function isUnixSocketAlive(path: string): boolean {
     close(fd);
   }
 }
-
-const F_GETFD = 1;
-const FD_CLOEXEC = 1;
-
-/** Is an open descriptor close-on-exec (fcntl(2))? */
-export const closesOnExec = (fd: number): boolean => (libc().fcntl(fd, F_GETFD, null) & FD_CLOEXEC) !== 0;
 
 const F_OFD_GETLK = 36;
 const F_WRLCK = 1;

@@ -1,6 +1,7 @@
 /** Files that are a guest's RAM: in memory only (memfd_create(2)), copied to a disk without their holes, and filled up there. */
 import { fstatSync, ftruncateSync } from "node:fs";
-import { ffi, libc, loadFunctions, systemError } from "./libc.ts";
+import { ffi, loadFunctions } from "./c-library.ts";
+import { libc, systemError } from "./libc.ts";
 import { throwIfInterrupted } from "./signals.ts";
 
 /** glibc has it since 2.27. */

@@ -53,9 +53,6 @@ export interface SuspendedState {
 
 const suspendedIn = (workdir: string): string => join(workdir, WORK.suspended);
 
-/** Has this VM a saved state? */
-export const isSuspended = (workdir: string): boolean => lstatOf(suspendedIn(workdir)) !== undefined;
-
 /** Is there anything of a suspended VM, or of a command that was killed while it suspended or resumed one? */
 export const hasSuspendedTraces = ({ dir }: { dir: string }): boolean =>
   [SUSPENDING, WORK.suspended, WORK.resumed].some((name) => lstatOf(join(dir, name)));

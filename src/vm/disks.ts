@@ -1,7 +1,8 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Settings } from "../config/schema.ts";
-import { findAttached, type AttachedDisk } from "../live/attached.ts";
+import type { AttachedDisk } from "../live/attached.ts";
+import { findAttached } from "../live/same-file.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { DiskBus, ImageFormat, ImageRequest } from "../machine/types.ts";
 import { inspectImage } from "../qemu/image-header.ts";

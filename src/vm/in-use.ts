@@ -8,9 +8,8 @@ import { isListening } from "../process/unix-socket.ts";
 import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
 import { ownDisks } from "../store/own-disks.ts";
-import { isSuspended } from "../store/suspended.ts";
+import { isSuspended } from "../store/is-suspended.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { endTpm } from "./tpm.ts";
 
 /** How long a terminated qemu may take to flush its images and exit. */
 const END_WAIT_MS = 10_000;
@@ -79,7 +78,8 @@ export function refuseSuspended({ dir }: Workdir, command: string): void {
 /** Refuses while a qemu uses the working files. Otherwise no process changes the state of the TPM afterwards. */
 export async function refuseRunning(work: Workdir, command: string, hint = ""): Promise<void> {
   const how = await findRunning(work);
-  if (how === undefined) return endTpm(work);
+  // `status` does without what ends a program.
+  if (how === undefined) return (await import("./tpm.ts")).endTpm(work);
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {
     hint: `shut the guest down first: ${commandLine("stop")}${hint}`,
   });

@@ -12,7 +12,7 @@ import { isExitUnrecorded, readMark, updateMark } from "../store/mark.ts";
 import type { Mark } from "../store/mark-types.ts";
 import { ownDisks } from "../store/own-disks.ts";
 import { remove } from "../store/remove.ts";
-import { isSuspended } from "../store/suspended.ts";
+import { isSuspended } from "../store/is-suspended.ts";
 import { forgetRunning } from "../store/running.ts";
 import type { Workdir, Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";

@@ -4,7 +4,7 @@ import { VmError } from "../lib/errors.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { SUSPENDING, WORK } from "../store/layout.ts";
-import { isSuspended } from "../store/suspended.ts";
+import { isSuspended } from "../store/is-suspended.ts";
 import type { Context } from "./context.ts";
 import { findRunning } from "./in-use.ts";
 import { findHostdir, openVm, type Vm } from "./find.ts";

@@ -8,9 +8,9 @@ import { formatDuration, formatLocalTime } from "../lib/time.ts";
 import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
+import { describeChange } from "./change-text.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
-import { describeChange } from "./running-settings.ts";
 import type { Status } from "./status-types.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];

@@ -7,11 +7,9 @@ import type { Aio } from "../machine/types.ts";
 import { findHeaderDamage, readOwnHeader, readVirtualBytes } from "../qemu/image-header.ts";
 import { isImageInUse } from "../qemu/image-lock.ts";
 import { STATE_FILES } from "../qemu/state-files.ts";
-import { findPlatformKey } from "../qemu/uefi-variables.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
-import { readSuspended } from "../store/suspended.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
 import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
@@ -24,11 +22,9 @@ import { listMachineDisks, findStoredDisks, type MachineDisk } from "./disks.ts"
 import { openVm, type Vm } from "./find.ts";
 import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
-import { findChanges, listChanges, optionsOfRun } from "./running-settings.ts";
 import { findReaches, knownMacros } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
 import type { Status, VmState } from "./status-types.ts";
-import { hasSwtpmExited } from "./tpm-state.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
@@ -67,6 +63,7 @@ async function readStatus(context: Context, hostdir: string): Promise<Status> {
   // A run started by hand, with run-vm.sh, is not recorded.
   const { run } = vm.work.state === "present" ? vm.work.mark : {};
   if (!run || !alive || alive.job || run.ended !== undefined) return await buildStatus(own, vm, alive);
+  const { findChanges, listChanges, optionsOfRun } = await import("./running-settings.ts");
   const now = await openVm({ ...own, options: { ...optionsOfRun(run), hostdir } }, false);
   const status = await buildStatus(own, now, alive, vm);
   const nextRun = findChanges(run, now, vm);
@@ -88,7 +85,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     secureBoot: settings.SECURE_BOOT,
     tpm: settings.TPM || null,
     template: settings.TEMPLATE,
-    ...(settings.UEFI && work.state === "present" && describeKeys(settings, work)),
+    ...(settings.UEFI && work.state === "present" && (await describeKeys(settings, work))),
     ...describeSnapshots(hostdir),
     ...(await describeClones(hostdir, work)),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
@@ -148,11 +145,14 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
     const damage = (await findBaseProblem(work)) ?? findWorkingDiskDamage(work, named);
     if (damage !== undefined) return { ...rest, state: "broken", error: damage };
-    const suspended = describeSuspended(work);
+    const suspended = await describeSuspended(work);
     if (suspended) return { ...rest, ...suspended, state: "suspended" };
     return { ...rest, state: stateAfter(ended?.end) };
   }
-  const { describeErrors } = await import("./alive.ts");
+  const [{ describeErrors }, { hasSwtpmExited }] = await Promise.all([
+    import("./alive.ts"),
+    import("./tpm-state.ts"),
+  ]);
   const errors = describeErrors(work, alive);
   if (lstatOf(join(work.dir, SUSPENDING)))
     errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
@@ -195,16 +195,17 @@ function describeAio(run: RunRecord | undefined, number: number | undefined, own
 }
 
 /** Does the firmware enforce Secure Boot? */
-function describeKeys(
+async function describeKeys(
   { SECURE_BOOT }: Vm["settings"],
   { dir }: Workdir,
-): Pick<Status, "platformKey" | "secureBootEnforced"> {
-  const platformKey = readPlatformKey(join(dir, WORK.efivars));
+): Promise<Pick<Status, "platformKey" | "secureBootEnforced">> {
+  const platformKey = await readPlatformKey(join(dir, WORK.efivars));
   return { platformKey, secureBootEnforced: platformKey && !SECURE_BOOT ? null : platformKey };
 }
 
 /** Null if it cannot be read. */
-function readPlatformKey(path: string): boolean | null {
+async function readPlatformKey(path: string): Promise<boolean | null> {
+  const { findPlatformKey } = await import("../qemu/uefi-variables.ts");
   try {
     return findPlatformKey(path) ?? null;
   } catch {
@@ -317,9 +318,12 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
 }
 
 /** A saved state that cannot be read counts, too: only `run` needs it. */
-function describeSuspended({ dir }: Workdir): Pick<Status, "suspended" | "error" | "hint"> | undefined {
+async function describeSuspended({
+  dir,
+}: Workdir): Promise<Pick<Status, "suspended" | "error" | "hint"> | undefined> {
   const saved = lstatOf(join(dir, WORK.suspended));
   if (!saved) return undefined;
+  const { readSuspended } = await import("../store/suspended.ts");
   const ramBytes = actualBytes(join(dir, WORK.suspended, STATE_FILES.ram));
   const suspended = { since: saved.ctime.toISOString(), ramBytes };
   try {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { connectBlocking, sendDescriptor, socketPair } from "../../src/process/descriptors.ts";
-import { closesOnExec } from "../../src/process/libc.ts";
+import { closesOnExec } from "../../src/process/c-library.ts";
 import { receiveFrom, SENDER_FD } from "../../src/process/receive.ts";
 import { Temp } from "../fixtures/temp.ts";
 

@@ -1,8 +1,7 @@
 import { describe, expect, spyOn, test } from "bun:test";
 import { closeSync, openSync, statSync } from "node:fs";
+import { closesOnExec, ffi } from "../../src/process/c-library.ts";
 import {
-  closesOnExec,
-  ffi,
   findIoUringProblem,
   flock,
   isatty,

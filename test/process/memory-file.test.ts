@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { allocateHoles, copySparse, createMemoryFile } from "../../src/process/memory-file.ts";
-import { closesOnExec } from "../../src/process/libc.ts";
+import { closesOnExec } from "../../src/process/c-library.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const MIB = 1 << 20;

@@ -10,13 +10,13 @@ import {
   endResuming,
   findDiskChanges,
   identifyDisk,
-  isSuspended,
   isUndecided,
   putBack,
   readSuspended,
   writeDescription,
   type SuspendedState,
 } from "../../src/store/suspended.ts";
+import { isSuspended } from "../../src/store/is-suspended.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 /** A WORKDIR of a suspended VM with one disk. */

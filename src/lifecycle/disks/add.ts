@@ -5,13 +5,9 @@ import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
-import {
-  findAttached,
-  isSameFile,
-  listAttached,
-  listDevices,
-  type AttachedDisk,
-} from "../../live/attached.ts";
+import { listAttached, listDevices, type AttachedDisk } from "../../live/attached.ts";
+import { isSameFile } from "../../live/same-file.ts";
+import { findAttached } from "../../live/same-file.ts";
 import { expandMacro, macroOf } from "../../machine/macros.ts";
 import { ARCH } from "../../machine/arch.ts";
 import type { Disk, DiskBus, ImageRequest } from "../../machine/types.ts";

@@ -1,7 +1,7 @@
 import { join, resolve } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
-import { isSameFile } from "../../live/attached.ts";
+import { isSameFile } from "../../live/same-file.ts";
 import { quoteLine } from "../../lib/text.ts";
 import { WORK } from "../../store/layout.ts";
 import type { Workdir } from "../../store/workdir.ts";

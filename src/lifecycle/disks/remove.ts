@@ -1,7 +1,8 @@
 import { commandLine } from "../../lib/command-line.ts";
 import { usageError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { findAttached, listAttached, listDevices } from "../../live/attached.ts";
+import { listAttached, listDevices } from "../../live/attached.ts";
+import { findAttached } from "../../live/same-file.ts";
 import { controllerOf, deviceOf } from "../../qemu/devices/disk.ts";
 import { removeNode } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";

@@ -21,7 +21,7 @@ import { remove } from "../../store/remove.ts";
 import { recordSnapshot } from "../../store/snapshot-parent.ts";
 import { findSnapshot, listSnapshotNames, type Snapshot } from "../../store/snapshots.ts";
 import { stageWork } from "../../store/stage.ts";
-import { isSuspended } from "../../store/suspended.ts";
+import { isSuspended } from "../../store/is-suspended.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";

@@ -6,7 +6,7 @@ import { ARCH, type ArchFacts } from "../../machine/arch.ts";
 import { STATE_FILES } from "../../qemu/state-files.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { allocatedBytes, syncFile } from "../../store/files.ts";
-import { isSuspended } from "../../store/suspended.ts";
+import { isSuspended } from "../../store/is-suspended.ts";
 import { sumProcessor } from "../../rescue/warm-state.ts";
 import { STATE } from "../../store/layout.ts";
 import { isExitUnrecorded } from "../../store/mark.ts";

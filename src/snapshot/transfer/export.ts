@@ -7,13 +7,11 @@ import { sha256 } from "../../lib/crypto.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log, snapshotName } from "../../lib/log.ts";
 import { openForReading } from "../../lib/read-file.ts";
-import { saysClosedPipe } from "../../lib/program-messages.ts";
 import { formatSumLine } from "../../lib/sha256sums.ts";
 import { formatSize } from "../../lib/size.ts";
 import { TAR_END, tarLength, tarPadding } from "../../lib/tar.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { copyBytes, requireCopier } from "../../process/copy-bytes.ts";
-import { ProcessError } from "../../process/exec.ts";
 import { computeSum } from "../../store/checksums.ts";
 import { fileError, removeQuietly } from "../../store/files.ts";
 import { isStateName, PARTIAL } from "../../store/layout.ts";
@@ -34,7 +32,7 @@ import { withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import type { TransferFormat } from "../choices.ts";
 import { formatIndex, INDEX, memberHeader, memberName, TRAILER, type Index } from "./index-file.ts";
-import { closedPipe, openOutput, type Output } from "./output.ts";
+import { openOutput, type Output } from "./output.ts";
 import { partsOf, type Part } from "./parts.ts";
 import { openWorking, stageWorking } from "./working-parts.ts";
 
@@ -123,7 +121,9 @@ async function send(context: Context, request: ExportRequest, { chain, parts, wh
     await new Writer(output, meter).run(index, parts);
     await output.commit();
   } catch (error) {
-    throw fileError("cannot export", error, "free some space and run the command again: it continues");
+    // Another export of working disks differs in its manifest.
+    if (request.snapshot === undefined) output.discard();
+    throw fileError("cannot export", error, "free some space and run the command again");
   } finally {
     meter.finish();
     output.close();
@@ -234,7 +234,8 @@ class Writer {
     try {
       if (fstatSync(fd).size !== bytes) throw changed(path);
       const job = { what: "cannot export", from: fd, to: this.output.fd, bytes };
-      await copyBytes(job, (done) => this.meter.update(this.#done + Math.min(done, bytes)));
+      const follow = (done: number): void => this.meter.update(this.#done + Math.min(done, bytes));
+      await this.output.explain(copyBytes(job, follow));
       const sum = await summing;
       if (sum === undefined || fstatSync(fd).size !== bytes) throw changed(path);
       if (known === undefined || sum === known) return sum;
@@ -244,7 +245,7 @@ class Writer {
     } catch (error) {
       stop.abort();
       await summing.catch(() => {});
-      throw error instanceof ProcessError && saysClosedPipe(error.result) ? closedPipe() : error;
+      throw error;
     } finally {
       closeSync(fd);
     }

@@ -11,13 +11,15 @@ import {
 import { dirname } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { hasErrno, usageError, VmError } from "../../lib/errors.ts";
+import { saysClosedPipe } from "../../lib/program-messages.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { STDOUT } from "../../lib/standard-streams.ts";
 import { foreignReason } from "../../lib/trust.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../../process/libc.ts";
+import { ProcessError } from "../../process/exec.ts";
 import { writeOutput } from "../../process/stdout.ts";
 import { isTerminal } from "../../process/terminal.ts";
-import { fileError, syncDescriptor, syncDirectory } from "../../store/files.ts";
+import { fileError, removeQuietly, syncDescriptor, syncDirectory } from "../../store/files.ts";
 
 /** Where an export goes. */
 export interface Output {
@@ -29,17 +31,25 @@ export interface Output {
   /** Removes what follows. */
   truncate(bytes: number): void;
   write(bytes: Uint8Array): Promise<void>;
+  /** Names the reason if a program could not write, as the reader is gone. */
+  explain<T>(work: Promise<T>): Promise<T>;
   /** Makes durable what was written. */
   sync(): Promise<void>;
   /** Makes the file visible under its name. */
   commit(): Promise<void>;
+  /** Removes what was written: nothing can continue from it. */
+  discard(): void;
   close(): void;
 }
 
 /** A file that is being written, beside the one that it becomes. */
 const partialOf = (path: string): string => `${path}.vm-partial`;
 
-export const closedPipe = (): VmError =>
+function explainPipe(error: unknown): never {
+  throw error instanceof ProcessError && saysClosedPipe(error.result) ? closedPipe() : error;
+}
+
+const closedPipe = (): VmError =>
   new VmError("io", "cannot export: the reader closed the pipe", {
     hint: "check why the other program ended",
   });
@@ -63,8 +73,10 @@ function openStdout(): Output {
     write: async (bytes) => {
       if (!(await writeOutput(bytes))) throw closedPipe();
     },
+    explain: (work) => work.catch(explainPipe),
     sync: async () => {},
     commit: async () => {},
+    discard: () => {},
     close: () => {},
   };
 }
@@ -109,12 +121,14 @@ function openFile(path: string): Output {
     write: async (bytes) => {
       for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
     },
+    explain: (work) => work,
     sync: () => syncDescriptor(fd),
     commit: async () => {
       await syncDescriptor(fd);
       renameSync(beside, path);
       syncDirectory(dirname(path));
     },
+    discard: () => removeQuietly(beside),
     close: () => closeSync(fd),
   };
 }

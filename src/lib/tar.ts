@@ -26,6 +26,8 @@ function checksum(block: Buffer): number {
   return sum;
 }
 
+const octal = (value: number, digits: number): string => `${value.toString(8).padStart(digits, "0")}\0`;
+
 /**
  * Pure: the header of a regular file, mode 0600, of root.
  * @param name at most `MAX_TAR_NAME` bytes
@@ -33,7 +35,6 @@ function checksum(block: Buffer): number {
  */
 export function buildTarHeader(name: string, bytes: number, seconds: number): Buffer {
   const block = Buffer.alloc(TAR_BLOCK);
-  const octal = (value: number, digits: number): string => `${value.toString(8).padStart(digits, "0")}\0`;
   block.write(name, 0);
   block.write(`${octal(0o600, 7)}${octal(0, 7)}${octal(0, 7)}`, 100);
   if (bytes <= MAX_OCTAL) block.write(octal(bytes, 11), 124);

@@ -102,6 +102,16 @@ describe("export --format=ova", () => {
   });
 });
 
+const ovf = (): string => ovf1("disk.vmdk", DISK_BYTES);
+const named = (name: string): [string, Uint8Array] => [name, Buffer.from("x")];
+const link = (type: string): Buffer => {
+  const header = buildTarHeader("disk.vmdk", 0, 1);
+  header.write(type, 156);
+  const sum = header.reduce((all, byte, at) => all + (at >= 148 && at < 156 ? 32 : byte), 0);
+  header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+  return header;
+};
+
 describe("import of an OVA made by hand", () => {
   let vmdk: Buffer;
   beforeAll(() => {
@@ -144,15 +154,6 @@ describe("import of an OVA made by hand", () => {
     expect(readFileSync(join(place("two"), ".work/guest.env"), "utf8")).toContain('"NVME=disk-0.img"');
   });
 
-  const ovf = (): string => ovf1("disk.vmdk", DISK_BYTES);
-  const named = (name: string): [string, Uint8Array] => [name, Buffer.from("x")];
-  const link = (type: string): Buffer => {
-    const header = buildTarHeader("disk.vmdk", 0, 1);
-    header.write(type, 156);
-    const sum = header.reduce((all, byte, at) => all + (at >= 148 && at < 156 ? 32 : byte), 0);
-    header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
-    return header;
-  };
   const first = (): Buffer => tarOf([["machine.ovf", Buffer.from(ovf())]]).subarray(0, -1024);
 
   test.each<[string, () => Uint8Array, string]>([

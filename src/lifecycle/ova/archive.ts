@@ -57,14 +57,14 @@ function parsePax(content: Buffer): { name?: string; bytes?: number } {
 
 /** The next member that is a file; undefined at the end of the archive. */
 async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
-  let before: { name?: string; bytes?: number } = {};
+  const before: { name?: string; bytes?: number } = {};
   for (let count = 0; count < MOST_MEMBERS; count++) {
     const block = await readAll(source, TAR_BLOCK);
     if (block.every((byte) => byte === 0)) return undefined;
     const member = parseTarHeader(block);
     if (!member) throw refuse("it is not a tar archive, or damaged");
     if (member.type === "x")
-      before = { ...before, ...parsePax(await readSmallMember(source, member, MAX_PAX_BYTES)) };
+      Object.assign(before, parsePax(await readSmallMember(source, member, MAX_PAX_BYTES)));
     else if (member.type === "g") await readSmallMember(source, member, MAX_PAX_BYTES);
     else if (member.type === "L")
       before.name = (await readSmallMember(source, member, MAX_PAX_BYTES)).toString().replace(/\0+$/, "");

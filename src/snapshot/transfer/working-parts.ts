@@ -29,6 +29,8 @@ import type { Part } from "./parts.ts";
 
 const WHAT = "export";
 
+const sumLine = (name: string, sum: string): string => formatSumLine({ name, sum });
+
 /** The working disks of a VM that is off, checked; its own lock is held. @throws 75 while it runs or is suspended */
 export async function openWorking(vm: Vm): Promise<{ work: Workdir; sources: Source[] }> {
   const work = requireWork(vm, WHAT);
@@ -97,7 +99,6 @@ export async function stageWorking(
   const parts: Part[] = paths
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
     .map((item) => ({ snapshot: 0, ...item, bytes: statSync(item.path).size }));
-  const sumLine = (file: string, sum: string): string => formatSumLine({ name: file, sum });
   return [
     ...parts,
     {

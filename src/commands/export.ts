@@ -3,7 +3,7 @@ import { TRANSFER_FORMATS } from "../snapshot/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "export", description: "write the VM, or its snapshot, to a file or pipe" },
+  meta: { name: "export", description: "save the VM, or its snapshot, to a file or pipe" },
   args: {
     snapshot: {
       type: "positional",
@@ -16,13 +16,13 @@ export default define({
       kind: "file",
       alias: "o",
       valueHint: "FILE",
-      description: "write to FILE, or continue an interrupted export to it; default, or -: stdout",
+      description: "save to FILE, or continue an interrupted export to it; default, or -: stdout",
     },
     format: {
       type: "string",
       choices: TRANSFER_FORMATS,
       valueHint: "FORMAT",
-      description: `${either(TRANSFER_FORMATS)}: for import, or for other programs; default: vm`,
+      description: `${either(TRANSFER_FORMATS)}; default: vm, for import; ova is for other programs`,
     },
   },
   async parse(args) {

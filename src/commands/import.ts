@@ -14,7 +14,7 @@ export default define({
     },
     "new-identity": {
       type: "boolean",
-      description: "give the VM a new UUID and MAC addresses; default: only if the original is on this host",
+      description: "assign a new UUID and MAC addresses; default: only if the original is on this host",
     },
     format: {
       type: "string",

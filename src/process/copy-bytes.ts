@@ -21,8 +21,8 @@ const PROGRESS_MS = 250;
 /** Before anything begins. @throws 69 without dd */
 export const requireCopier = (): void => void requireProgram("dd", installHint(PACKAGES.coreutils));
 
-/** How far a child has come in a file, or how much it has written to one (proc(5), fdinfo). */
-function readPosition(pid: number, fd: 0 | 1): number {
+/** A child's position in its input or output: exact, without copying the data through this process (proc(5), fdinfo). */
+export function readPosition(pid: number, fd: 0 | 1 = 0): number {
   try {
     return Number(/^pos:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))?.[1] ?? 0);
   } catch {

@@ -115,19 +115,20 @@ describe("export and import", () => {
   });
 });
 
-const file = (): string => join(box.top, "changed.vm");
+const changedFile = (): string => join(box.top, "changed.vm");
+
+const refused = async (content: Buffer | string): Promise<string> => {
+  writeFileSync(changedFile(), content);
+  const { status, stderr } = await box.vm("import", changedFile(), "../refused");
+  expect({ status, stderr }).toMatchObject({ status: 74 });
+  expect(existsSync(place(box, "refused/backups"))).toBe(false);
+  expect(existsSync(place(box, "refused/.work"))).toBe(false);
+  rmSync(place(box, "refused"), { recursive: true, force: true });
+  return stderr;
+};
 
 describe("a changed export", () => {
   let good: Buffer;
-  const refused = async (content: Buffer | string): Promise<string> => {
-    writeFileSync(file(), content);
-    const { status, stderr } = await box.vm("import", file(), "../refused");
-    expect({ status, stderr }).toMatchObject({ status: 74 });
-    expect(existsSync(place(box, "refused/backups"))).toBe(false);
-    expect(existsSync(place(box, "refused/.work"))).toBe(false);
-    rmSync(place(box, "refused"), { recursive: true, force: true });
-    return stderr;
-  };
   beforeAll(async () => {
     await box.ok("export", "S2", "-o", "../good.vm");
     good = readFileSync(join(box.top, "good.vm"));
@@ -186,8 +187,8 @@ describe("a changed export", () => {
     ["no files", (index) => (index.files = 7), "damaged"],
     ["null", (index) => (index.files = [null]), "is not a file name"],
   ])("is refused with %s", async (_, change, words) => {
-    writeFileSync(file(), rebuild(change));
-    const result = await box.vm("import", file(), "../refused");
+    writeFileSync(changedFile(), rebuild(change));
+    const result = await box.vm("import", changedFile(), "../refused");
     expect([73, 74]).toContain(result.status);
     expect(result.stderr).toContain(words);
     expect(existsSync(place(box, "refused"))).toBe(false);
@@ -195,10 +196,10 @@ describe("a changed export", () => {
 
   test("of a newer version is refused with 78", async () => {
     writeFileSync(
-      file(),
+      changedFile(),
       rebuild((index) => (index.version = 2)),
     );
-    await box.ends(78, ["import", file(), "../refused"], "newer version");
+    await box.ends(78, ["import", changedFile(), "../refused"], "newer version");
   });
 
   test.each<[string, (name: string, content: Buffer) => Buffer, string]>([
@@ -217,8 +218,8 @@ describe("a changed export", () => {
       "",
     ],
   ])("whose checksums are right is refused with %s", async (_, change, words) => {
-    writeFileSync(file(), forge(good, change));
-    const result = await box.vm("import", file(), "../refused");
+    writeFileSync(changedFile(), forge(good, change));
+    const result = await box.vm("import", changedFile(), "../refused");
     expect({ ...result }).toMatchObject({ status: 74 });
     expect(result.stderr).toContain(words);
     expect(existsSync(place(box, "refused"))).toBe(false);

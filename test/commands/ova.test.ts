@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseDescriptor } from "../../src/lifecycle/ova/descriptor.ts";
+import { parseOvfDescriptor } from "../../src/lifecycle/ova/descriptor.ts";
 import { parseXml } from "../../src/lifecycle/ova/xml.ts";
 import { buildTarHeader } from "../../src/lib/tar.ts";
 import { sha256 } from "../../src/lib/crypto.ts";
@@ -84,7 +84,7 @@ describe("export --format=ova", () => {
       nics: 2,
       disks,
     });
-    const found = parseDescriptor(text);
+    const found = parseOvfDescriptor(text);
     expect(found).toMatchObject({
       name: '<&">?\ufffd ünïcode',
       processors: 3,
@@ -112,6 +112,8 @@ const link = (type: string): Buffer => {
   return header;
 };
 
+const first = (): Buffer => tarOf([["machine.ovf", Buffer.from(ovf())]]).subarray(0, -1024);
+
 describe("import of an OVA made by hand", () => {
   let vmdk: Buffer;
   beforeAll(() => {
@@ -121,10 +123,9 @@ describe("import of an OVA made by hand", () => {
   });
 
   test("OVF 1.0 with a SHA-1 manifest at its end", async () => {
-    const ovf = ovf1("disk.vmdk", DISK_BYTES);
     const sum = new Bun.CryptoHasher("sha1").update(vmdk).digest("hex");
     writeOva(place("one.ova"), {
-      ovf,
+      ovf: ovf(),
       files: [
         ["disk.vmdk", vmdk],
         ["machine.mf", Buffer.from(`SHA1 (disk.vmdk) = ${sum}\n`)],
@@ -153,8 +154,6 @@ describe("import of an OVA made by hand", () => {
     expect(status.disks).toHaveLength(2);
     expect(readFileSync(join(place("two"), ".work/guest.env"), "utf8")).toContain('"NVME=disk-0.img"');
   });
-
-  const first = (): Buffer => tarOf([["machine.ovf", Buffer.from(ovf())]]).subarray(0, -1024);
 
   test.each<[string, () => Uint8Array, string]>([
     ["an absolute name", () => tarOf([["m.ovf", Buffer.from(ovf())], named("/tmp/x")]), "has a member"],
@@ -257,7 +256,7 @@ describe("import of an OVA made by hand", () => {
       "depends on another",
     ],
   ])("a descriptor with %s is refused", (_, change, words) => {
-    expect(() => parseDescriptor(change(ovf()))).toThrow(words);
+    expect(() => parseOvfDescriptor(change(ovf()))).toThrow(words);
   });
 });
 

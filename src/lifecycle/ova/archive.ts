@@ -10,19 +10,19 @@ import { exec } from "../../process/exec.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { createFile, requireSpace, writeNew } from "../../store/files.ts";
 import type { Context } from "../../vm/context.ts";
-import { parseDescriptor, type Descriptor } from "./descriptor.ts";
+import { parseOvfDescriptor, type OvfDescriptor } from "./descriptor.ts";
 
 /** No OVA comes near this. */
 const MOST_MEMBERS = 1000;
 const MAX_PAX_BYTES = 1 << 16;
 
-const refuse = (reason: string): VmError => new VmError("io", `refusing the OVA: ${reason}`);
-const truncated = (): VmError => refuse("it is truncated");
+const refuseOva = (reason: string): VmError => new VmError("io", `refusing the OVA: ${reason}`);
+const truncatedOva = (): VmError => refuseOva("it is truncated");
 
-async function readAll(source: ByteSource, bytes: number): Promise<Buffer> {
+async function readWholly(source: ByteSource, bytes: number): Promise<Buffer> {
   const found = await source.read(bytes);
   throwIfInterrupted();
-  if (found.length < bytes) throw truncated();
+  if (found.length < bytes) throw truncatedOva();
   return found;
 }
 
@@ -32,9 +32,9 @@ async function readSmallMember(
   { name, bytes }: TarMember,
   limit: number,
 ): Promise<Buffer> {
-  if (bytes > limit) throw refuse(`${plain(name)} is larger than ${formatSize(limit)}`);
-  const content = await readAll(source, bytes);
-  await readAll(source, tarPadding(bytes));
+  if (bytes > limit) throw refuseOva(`${plain(name)} is larger than ${formatSize(limit)}`);
+  const content = await readWholly(source, bytes);
+  await readWholly(source, tarPadding(bytes));
   return content;
 }
 
@@ -45,11 +45,11 @@ function parsePax(content: Buffer): { name?: string; bytes?: number } {
     const length = Number(/^(\d{1,5}) /.exec(content.toString("latin1", at, at + 6))?.[1] ?? 0);
     const [, key, value = ""] =
       /^\d+ ([^=]+)=([^]*)\n$/.exec(content.toString("utf8", at, at + length)) ?? [];
-    if (key === undefined) throw refuse("a pax header is damaged");
+    if (key === undefined) throw refuseOva("a pax header is damaged");
     if (key === "path") found.name = value;
     if (key === "size") found.bytes = Number(value);
     // Sparse files have other data than their size says.
-    if (key.startsWith("GNU.sparse")) throw refuse("it has sparse members");
+    if (key.startsWith("GNU.sparse")) throw refuseOva("it has sparse members");
     at += length;
   }
   return found;
@@ -59,10 +59,10 @@ function parsePax(content: Buffer): { name?: string; bytes?: number } {
 async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
   const before: { name?: string; bytes?: number } = {};
   for (let count = 0; count < MOST_MEMBERS; count++) {
-    const block = await readAll(source, TAR_BLOCK);
+    const block = await readWholly(source, TAR_BLOCK);
     if (block.every((byte) => byte === 0)) return undefined;
     const member = parseTarHeader(block);
-    if (!member) throw refuse("it is not a tar archive, or damaged");
+    if (!member) throw refuseOva("it is not a tar archive, or damaged");
     if (member.type === "x")
       Object.assign(before, parsePax(await readSmallMember(source, member, MAX_PAX_BYTES)));
     else if (member.type === "g") await readSmallMember(source, member, MAX_PAX_BYTES);
@@ -71,38 +71,39 @@ async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
     else {
       const { name, bytes, type } = { ...member, ...before };
       const bare = name.replace(/^\.\//, "");
-      if (type !== "0") throw refuse(`${plain(name)} is no regular file`);
-      if (!isPlainName(bare) || bare.startsWith(".")) throw refuse(`it has a member ${JSON.stringify(name)}`);
-      if (!Number.isSafeInteger(bytes) || bytes < 0) throw refuse(`the size of ${bare} is not possible`);
+      if (type !== "0") throw refuseOva(`${plain(name)} is no regular file`);
+      if (!isPlainName(bare) || bare.startsWith("."))
+        throw refuseOva(`it has a member ${JSON.stringify(name)}`);
+      if (!Number.isSafeInteger(bytes) || bytes < 0) throw refuseOva(`the size of ${bare} is not possible`);
       return { name: bare, bytes, type };
     }
   }
-  throw refuse("it has too many members");
+  throw refuseOva("it has too many members");
 }
 
 /** An OVA's descriptor, and the files that it needs, in `staged`. */
 export interface Unpacked {
-  descriptor: Descriptor;
+  descriptor: OvfDescriptor;
 }
 
 /**
  * Unpacks the descriptor and the disks, and compares them with the manifest if there is one.
  * @param staged a new directory of this user
- * @throws 73 without space, 74 if it is damaged, truncated, or has anything but plain files
+ * @throws 73 without space, 74 if it is damaged, truncatedOva, or has anything but plain files
  */
 export async function unpackOva(context: Context, source: ByteSource, staged: string): Promise<Unpacked> {
   const first = await nextMember(source);
-  if (!first?.name.toLowerCase().endsWith(".ovf")) throw refuse("its first member is no OVF descriptor");
+  if (!first?.name.toLowerCase().endsWith(".ovf")) throw refuseOva("its first member is no OVF descriptor");
   const text = await readSmallMember(source, first, MAX_SMALL_BYTES);
   writeNew(join(staged, first.name), text);
-  const descriptor = parseDescriptor(text.toString());
+  const descriptor = parseOvfDescriptor(text.toString());
   const wanted = new Set(descriptor.disks.flatMap(({ file }) => file ?? []));
   const seen = new Set([first.name]);
   let manifest: string | undefined;
   for (let member = await nextMember(source); member; member = await nextMember(source)) {
     const { name, bytes } = member;
-    if (seen.size === MOST_MEMBERS) throw refuse("it has too many members");
-    if (seen.has(name)) throw refuse(`it has ${name} twice`);
+    if (seen.size === MOST_MEMBERS) throw refuseOva("it has too many members");
+    if (seen.has(name)) throw refuseOva(`it has ${name} twice`);
     seen.add(name);
     if (name.toLowerCase().endsWith(".mf"))
       manifest = (await readSmallMember(source, member, MAX_SMALL_BYTES)).toString();
@@ -110,7 +111,7 @@ export async function unpackOva(context: Context, source: ByteSource, staged: st
     else await source.skip(bytes + tarPadding(bytes), `cannot read ${source.name}`);
   }
   const missing = [...wanted].find((name) => !seen.has(name));
-  if (missing !== undefined) throw refuse(`${missing} is missing`);
+  if (missing !== undefined) throw refuseOva(`${missing} is missing`);
   if (manifest !== undefined) await compareManifest(staged, manifest, [first.name, ...wanted]);
   return { descriptor };
 }
@@ -131,8 +132,8 @@ async function unpackMember(
     meter.finish();
     closeSync(fd);
   }
-  if (statSync(path).size !== bytes) throw truncated();
-  await readAll(source, tarPadding(bytes));
+  if (statSync(path).size !== bytes) throw truncatedOva();
+  await readWholly(source, tarPadding(bytes));
 }
 
 /** `SHA256(disk.vmdk)= 01ab…`: OVF 1.0 has SHA1, 2.0 others. Some programs write blanks before the name. */
@@ -142,7 +143,7 @@ async function compareManifest(staged: string, text: string, names: readonly str
   const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
   for (const line of lines) {
     const [, method = "", name = "", sum = ""] = MANIFEST_LINE.exec(line.trim()) ?? [];
-    if (sum === "") throw refuse("its manifest is damaged");
+    if (sum === "") throw refuseOva("its manifest is damaged");
     if (!names.includes(name)) continue;
     const fd = openForReading(join(staged, name));
     try {
@@ -150,7 +151,7 @@ async function compareManifest(staged: string, text: string, names: readonly str
         stdin: fd,
         what: `cannot read ${name}`,
       });
-      if (stdout.split(" ", 1)[0] !== sum.toLowerCase()) throw refuse(`the checksum of ${name} is wrong`);
+      if (stdout.split(" ", 1)[0] !== sum.toLowerCase()) throw refuseOva(`the checksum of ${name} is wrong`);
     } finally {
       closeSync(fd);
     }

@@ -4,7 +4,7 @@ import { isPlainName } from "../../lib/text.ts";
 import type { DiskBus } from "../../machine/types.ts";
 import { findAll, parseXml, textOf, type XmlElement } from "./xml.ts";
 
-export interface OvfDisk {
+export interface DescribedDisk {
   /** Its file in the archive; undefined for an empty disk. */
   file: string | undefined;
   gzip: boolean;
@@ -12,19 +12,20 @@ export interface OvfDisk {
   bus: DiskBus;
 }
 
-export interface Descriptor {
+export interface OvfDescriptor {
   /** As its author named it: any text. */
   name: string;
   processors: number;
   memoryMiB: number;
   efi: boolean;
   nics: number;
-  disks: OvfDisk[];
+  disks: DescribedDisk[];
   /** What is not taken over, for a warning. */
   ignored: string[];
 }
 
-const refuse = (reason: string): VmError => new VmError("io", `refusing the OVF descriptor: ${reason}`);
+const refuseDescriptor = (reason: string): VmError =>
+  new VmError("io", `refusing the OVF descriptor: ${reason}`);
 
 /** Numbers of CIM_ResourceAllocationSettingData.ResourceType. */
 const TYPE = { processor: "3", memory: "4", ide: "5", scsi: "6", ethernet: "10", cd: "15", disk: "17" };
@@ -40,12 +41,13 @@ function parseUnits(units: string, byDefault: number): number {
   if (/^bytes?/i.test(units) && (base !== undefined || !units.includes("*")))
     return Number(base ?? 1) ** Number(power ?? 1);
   const word = /^(kilo|mega|giga|tera)bytes?$/i.exec(units)?.[1]?.toLowerCase();
-  if (word === undefined) throw refuse(`unknown units: ${JSON.stringify(units)}`);
+  if (word === undefined) throw refuseDescriptor(`unknown units: ${JSON.stringify(units)}`);
   return 1024 ** (["kilo", "mega", "giga", "tera"].indexOf(word) + 1);
 }
 
-function parseCount(text: string | undefined, what: string): number {
-  if (!/^\d{1,15}$/.test(text ?? "")) throw refuse(`${what} is ${JSON.stringify(text ?? "missing")}`);
+function parseQuantity(text: string | undefined, what: string): number {
+  if (!/^\d{1,15}$/.test(text ?? ""))
+    throw refuseDescriptor(`${what} is ${JSON.stringify(text ?? "missing")}`);
   return Number(text);
 }
 
@@ -59,13 +61,13 @@ function busOf(controller: XmlElement | undefined): DiskBus {
 }
 
 /** @throws 74 for a descriptor that is damaged, or names several machines or files outside */
-export function parseDescriptor(text: string): Descriptor {
+export function parseOvfDescriptor(text: string): OvfDescriptor {
   const envelope = parseXml(text);
-  if (envelope.name !== "Envelope") throw refuse("it has no Envelope");
+  if (envelope.name !== "Envelope") throw refuseDescriptor("it has no Envelope");
   const systems = findAll(envelope, "VirtualSystem");
   const [system] = systems;
   if (!system || systems.length > 1)
-    throw refuse(
+    throw refuseDescriptor(
       system ? `it describes ${systems.length} virtual machines` : "it describes no virtual machine",
     );
   const files = new Map(
@@ -85,15 +87,17 @@ export function parseDescriptor(text: string): Descriptor {
   const [processor] = ofType(TYPE.processor);
   const [memory] = ofType(TYPE.memory);
   const drives = ofType(TYPE.disk);
-  if (drives.length > MOST_DISKS) throw refuse(`it has ${drives.length} disks`);
+  if (drives.length > MOST_DISKS) throw refuseDescriptor(`it has ${drives.length} disks`);
   const memoryBytes =
     memory === undefined
       ? undefined
-      : parseCount(textOf(memory, "VirtualQuantity"), "the memory size") *
+      : parseQuantity(textOf(memory, "VirtualQuantity"), "the memory size") *
         parseUnits(textOf(memory, "AllocationUnits") ?? "", 1 << 20);
   return {
     name: textOf(system, "Name") || system.attributes.get("id") || "",
-    processors: processor ? parseCount(textOf(processor, "VirtualQuantity"), "the number of processors") : 1,
+    processors: processor
+      ? parseQuantity(textOf(processor, "VirtualQuantity"), "the number of processors")
+      : 1,
     memoryMiB: memoryBytes === undefined ? 1024 : Math.ceil(memoryBytes / (1 << 20)),
     efi: isEfi(system),
     nics: ofType(TYPE.ethernet).length,
@@ -117,27 +121,30 @@ function diskOf(
   described: ReadonlyMap<string, Map<string, string>>,
   files: ReadonlyMap<string, Map<string, string>>,
   items: ReadonlyMap<string, XmlElement>,
-): OvfDisk {
+): DescribedDisk {
   const resource = textOf(drive, "HostResource") ?? "";
   const id = /^(?:ovf:)?\/disk\/(.+)$/.exec(resource)?.[1];
   const disk = id === undefined ? undefined : described.get(id);
-  if (!disk) throw refuse(`a disk refers to ${JSON.stringify(resource)}, which it does not describe`);
-  if (disk.has("parentRef")) throw refuse(`the disk ${id} depends on another one`);
+  if (!disk)
+    throw refuseDescriptor(`a disk refers to ${JSON.stringify(resource)}, which it does not describe`);
+  if (disk.has("parentRef")) throw refuseDescriptor(`the disk ${id} depends on another one`);
   const bus = busOf(items.get(textOf(drive, "Parent") ?? ""));
   const virtualBytes =
-    parseCount(disk.get("capacity"), `the size of the disk ${id}`) *
+    parseQuantity(disk.get("capacity"), `the size of the disk ${id}`) *
     parseUnits(disk.get("capacityAllocationUnits") ?? "", 1);
   if (!Number.isSafeInteger(virtualBytes) || virtualBytes === 0)
-    throw refuse(`the size of the disk ${id} is not possible`);
+    throw refuseDescriptor(`the size of the disk ${id} is not possible`);
   const reference = disk.get("fileRef");
   if (reference === undefined) return { file: undefined, gzip: false, virtualBytes, bus };
   const file = files.get(reference);
   const href = file?.get("href");
   if (!file || !isPlainName(href))
-    throw refuse(`the disk ${id} is in ${JSON.stringify(href ?? reference)}, not in a file of the archive`);
-  if (file.has("chunkSize")) throw refuse(`the file ${href} is in several parts`);
+    throw refuseDescriptor(
+      `the disk ${id} is in ${JSON.stringify(href ?? reference)}, not in a file of the archive`,
+    );
+  if (file.has("chunkSize")) throw refuseDescriptor(`the file ${href} is in several parts`);
   const compression = file.get("compression") ?? "identity";
   if (!["identity", "gzip", ""].includes(compression))
-    throw refuse(`the file ${href} has the compression ${JSON.stringify(compression)}`);
+    throw refuseDescriptor(`the file ${href} has the compression ${JSON.stringify(compression)}`);
   return { file: href, gzip: compression === "gzip", virtualBytes, bus };
 }

@@ -19,7 +19,7 @@ import { withVm } from "../../vm/open.ts";
 import { makeVm, type GivenDisk } from "../create.ts";
 import { inspectSource } from "../from-image.ts";
 import { unpackOva } from "./archive.ts";
-import type { Descriptor, OvfDisk } from "./descriptor.ts";
+import type { OvfDescriptor, DescribedDisk } from "./descriptor.ts";
 
 export interface OvaRequest {
   /** Path, as typed; absent: stdin. */
@@ -62,7 +62,7 @@ async function makeFrom(
   context: Context,
   directory: string,
   staged: string,
-  found: Descriptor,
+  found: OvfDescriptor,
 ): Promise<void> {
   const { processors, memoryMiB, efi, nics, ignored } = found;
   const { options } = context;
@@ -87,7 +87,7 @@ async function makeFrom(
 async function openDisk(
   context: Context,
   staged: string,
-  { file, gzip, virtualBytes, bus }: OvfDisk,
+  { file, gzip, virtualBytes, bus }: DescribedDisk,
 ): Promise<GivenDisk> {
   if (file === undefined) return { bus, sizeBytes: virtualBytes };
   const path = join(staged, file);

@@ -13,13 +13,13 @@ import { loadSums } from "../../store/checksums.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import { memberName, type Index } from "./index-file.ts";
 
-const refuse = (name: string, reason: string): VmError =>
+const refuseReceived = (name: string, reason: string): VmError =>
   new VmError("io", `refusing the export: its ${name} is not a valid snapshot: ${reason}`, {
     hint: "check where it comes from, and export it again",
   });
 
 /** Other files, which are being written or mapped, depend on these as they are. */
-const isReadOnly = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || file === STATE.ram;
+const isFinalFile = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || file === STATE.ram;
 
 /**
  * Checks received, untrusted snapshots: each file by the snapshot's own list, the chain, the headers of the images, and
@@ -33,15 +33,18 @@ export function acceptReceived(staged: string, { chain }: Index, sums: ReadonlyM
     const snapshot = received.get(name)!;
     const parent = at === 0 ? undefined : chain[at - 1];
     if (snapshot.manifest?.parent !== parent)
-      throw refuse(name, `its parent is ${snapshot.manifest?.parent ?? "none"}, not ${parent ?? "none"}`);
+      throw refuseReceived(
+        name,
+        `its parent is ${snapshot.manifest?.parent ?? "none"}, not ${parent ?? "none"}`,
+      );
     requireListed(snapshot, at, sums);
     requirePlainSettings(snapshot);
     for (const file of listDirectory(snapshot.dir))
-      chmodSync(join(snapshot.dir, file), isReadOnly(file) ? 0o400 : 0o600);
+      chmodSync(join(snapshot.dir, file), isFinalFile(file) ? 0o400 : 0o600);
   }
   const last = received.get(chain.at(-1)!)!;
   const damage = findDamage(last, (name) => received.get(name));
-  if (damage !== undefined) throw refuse(last.name, damage);
+  if (damage !== undefined) throw refuseReceived(last.name, damage);
   reportHostUse(last);
 }
 
@@ -59,21 +62,21 @@ function requireListed({ name, dir }: Snapshot, at: number, sums: ReadonlyMap<st
   const parsed = loadSums(dir);
   // Snapshots of the earlier program have no checksums.
   if (!parsed) return;
-  if (parsed.problems.length > 0) throw refuse(name, parsed.problems[0]!);
+  if (parsed.problems.length > 0) throw refuseReceived(name, parsed.problems[0]!);
   for (const file of listDirectory(dir)) {
     if (file === SNAPSHOT.sums) continue;
     const listed = parsed.sums.get(file);
     if (listed === undefined && file !== SNAPSHOT.description)
-      throw refuse(name, `${SNAPSHOT.sums} does not name ${file}`);
+      throw refuseReceived(name, `${SNAPSHOT.sums} does not name ${file}`);
     if (listed !== undefined && listed !== sums.get(memberName({ snapshot: at, name: file })))
-      throw refuse(name, `${file}: its checksum is wrong`);
+      throw refuseReceived(name, `${file}: its checksum is wrong`);
   }
 }
 
 function requirePlainSettings({ name, dir }: Snapshot): void {
   const text = readSmall(join(dir, HOST.guestEnv));
   if (text === undefined || readValues(text)) return;
-  throw refuse(
+  throw refuseReceived(
     name,
     `its ${HOST.guestEnv} has other lines than plain NAME=value, which this host would execute`,
   );

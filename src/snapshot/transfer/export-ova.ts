@@ -30,7 +30,7 @@ import { listImages } from "../restore-images.ts";
 import { listStored } from "../restore.ts";
 import { chainToExport, type ExportRequest } from "./export.ts";
 import { buildOvf, type OvfDisk } from "./ovf.ts";
-import { openOutput, type Output } from "./output.ts";
+import { openExportOutput, type ExportOutput } from "./output.ts";
 import { openWorking } from "./working-parts.ts";
 
 /** A disk to convert. */
@@ -49,7 +49,7 @@ export async function exportOva(context: Context, request: ExportRequest): Promi
   requireCopier();
   const path = request.output === undefined ? undefined : resolve(context.cwd, request.output);
   await withVm(context, "export", async (vm) => {
-    const output = openOutput(path);
+    const output = openExportOutput(path);
     // Cleaned up by the next command after a kill; other users cannot read it.
     const staged = join(vm.hostdir, `${PARTIAL}export`);
     try {
@@ -84,7 +84,7 @@ async function writeOva(
   vm: Vm,
   request: ExportRequest,
   staged: string,
-  output: Output,
+  output: ExportOutput,
 ): Promise<number> {
   const snapshot = request.snapshot === undefined ? undefined : findSnapshot(vm.hostdir, request.snapshot);
   const settings = snapshot ? settingsOf(vm, snapshot) : vm.settings;
@@ -175,7 +175,7 @@ async function openSnapshotDisks(
 /** In the order of the specification: descriptor, manifest, files. @returns the length of the disks */
 async function writeArchive(
   context: Context,
-  output: Output,
+  output: ExportOutput,
   staged: string,
   stem: string,
   ovf: string,

@@ -32,8 +32,8 @@ import { withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import type { TransferFormat } from "../choices.ts";
 import { formatIndex, INDEX, memberHeader, memberName, TRAILER, type Index } from "./index-file.ts";
-import { openOutput, type Output } from "./output.ts";
-import { partsOf, type Part } from "./parts.ts";
+import { openExportOutput, type ExportOutput } from "./output.ts";
+import { exportPartsOf, type ExportPart } from "./parts.ts";
 import { openWorking, stageWorking } from "./working-parts.ts";
 
 /** Arguments of `export`. */
@@ -57,7 +57,7 @@ export async function exportVm(context: Context, request: ExportRequest): Promis
   const snapshot = findSnapshot(hostdir, request.snapshot);
   const chain = chainToExport(hostdir, snapshot);
   // The VM is not locked, as this may take long: a snapshot that is removed meanwhile makes the export fail.
-  const parts = chain.flatMap((item, at) => partsOf(item, at));
+  const parts = chain.flatMap((item, at) => exportPartsOf(item, at));
   await send(context, request, {
     chain: chain.map(({ name }) => name),
     parts,
@@ -91,11 +91,11 @@ const exportWorking = (context: Context, request: ExportRequest): Promise<void> 
     } finally {
       removeQuietly(staged);
       // Otherwise the directory would look like that of a VM with snapshots.
-      if (isFirst) removeEmpty(backups);
+      if (isFirst) removeIfEmpty(backups);
     }
   });
 
-function removeEmpty(backups: string): void {
+function removeIfEmpty(backups: string): void {
   try {
     rmdirSync(backups);
   } catch {
@@ -105,15 +105,15 @@ function removeEmpty(backups: string): void {
 
 interface Sent {
   chain: string[];
-  parts: Part[];
+  parts: ExportPart[];
   what: string;
 }
 
 async function send(context: Context, request: ExportRequest, { chain, parts, what }: Sent): Promise<void> {
   const started = performance.now();
-  const index = await describe(context, chain, parts);
+  const index = await formatIndexOf(context, chain, parts);
   const path = request.output === undefined ? undefined : resolve(context.cwd, request.output);
-  const output = openOutput(path);
+  const output = openExportOutput(path);
   const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
   const meter = context.meter("export", total);
   using _step = beginStep(() => "export");
@@ -134,7 +134,11 @@ async function send(context: Context, request: ExportRequest, { chain, parts, wh
   );
 }
 
-async function describe(context: Context, chain: string[], parts: readonly Part[]): Promise<string> {
+async function formatIndexOf(
+  context: Context,
+  chain: string[],
+  parts: readonly ExportPart[],
+): Promise<string> {
   const vm = await openVm(context);
   const { uuid } = readIdentity(vm.hostdir);
   const index: Index = {
@@ -161,11 +165,11 @@ class Writer {
   readonly #sums = new Map<string, string>();
 
   constructor(
-    readonly output: Output,
+    readonly output: ExportOutput,
     readonly meter: Meter,
   ) {}
 
-  async run(index: string, parts: readonly Part[]): Promise<void> {
+  async run(index: string, parts: readonly ExportPart[]): Promise<void> {
     const kept = this.#findKept(index, parts);
     this.output.truncate(kept);
     if (kept > 0) log.info(`continuing an interrupted export: ${formatSize(kept)} are there already`);
@@ -180,7 +184,7 @@ class Writer {
    * How many bytes of an earlier attempt can be kept: each member was synced before the header of the next one was
    * written, and the index has the lengths and checksums of all.
    */
-  #findKept(index: string, parts: readonly Part[]): number {
+  #findKept(index: string, parts: readonly ExportPart[]): number {
     const has = (at: number, bytes: Buffer): boolean => this.output.read(at, bytes.length).equals(bytes);
     const head = Buffer.from(index);
     if (this.output.earlier === 0 || !has(0, memberHeader(INDEX, head.length))) return 0;
@@ -206,7 +210,7 @@ class Writer {
     this.#at += tarLength(content.length);
   }
 
-  async #part(part: Part, kept: number): Promise<void> {
+  async #part(part: ExportPart, kept: number): Promise<void> {
     const { bytes, path, content } = part;
     const name = memberName(part);
     if (this.#at < kept) {
@@ -226,7 +230,7 @@ class Writer {
   }
 
   /** Copies and checks at the same time: the second reader finds the data in the page cache. */
-  async #copy({ name, bytes, sha256: known }: Part, path: string): Promise<string> {
+  async #copy({ name, bytes, sha256: known }: ExportPart, path: string): Promise<string> {
     const fd = openForReading(path);
     const stop = new AbortController();
     const summing = computeSum(path, bytes, { signal: stop.signal });

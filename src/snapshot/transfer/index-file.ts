@@ -49,7 +49,7 @@ export const formatIndex = (index: Index): string => `${JSON.stringify(index, nu
 const MOST_SNAPSHOTS = 1000;
 
 /** Is it a disk, UEFI variables or RAM? All other files of a snapshot are small. */
-const isLarge = (name: string): boolean =>
+const isLargeMember = (name: string): boolean =>
   name.endsWith(SNAPSHOT.gz) || name.endsWith(SNAPSHOT.qcow2) || name === STATE.ram;
 
 /** Why a file cannot be a member; undefined if it can. */
@@ -98,7 +98,7 @@ export function parseIndex(text: string): Index {
     if (problem !== undefined) throw invalid(problem);
     if (!Number.isSafeInteger(snapshot) || snapshot < 0 || snapshot >= chain.length)
       throw invalid(`${name} is in none of its snapshots`);
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLarge(name!)))
+    if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLargeMember(name!)))
       throw invalid(`${name} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) throw invalid(`${INDEX} is damaged`);
     const member = memberName({ snapshot, name: name! });

@@ -22,7 +22,7 @@ import { isTerminal } from "../../process/terminal.ts";
 import { fileError, removeQuietly, syncDescriptor, syncDirectory } from "../../store/files.ts";
 
 /** Where an export goes. */
-export interface Output {
+export interface ExportOutput {
   /** For a program that writes to it. */
   readonly fd: number;
   /** The bytes of an earlier attempt, which are left in place; of a pipe there are none. */
@@ -55,11 +55,11 @@ const closedPipe = (): VmError =>
   });
 
 /** @throws 64 for a terminal, 73 if there is something else under the name */
-export function openOutput(path: string | undefined): Output {
+export function openExportOutput(path: string | undefined): ExportOutput {
   return path === undefined ? openStdout() : openFile(path);
 }
 
-function openStdout(): Output {
+function openStdout(): ExportOutput {
   if (isTerminal(STDOUT))
     throw usageError(
       "export: stdout is a terminal",
@@ -81,7 +81,7 @@ function openStdout(): Output {
   };
 }
 
-function openFile(path: string): Output {
+function openFile(path: string): ExportOutput {
   const beside = partialOf(path);
   const target = lstatOf(path);
   if (target)

@@ -10,7 +10,7 @@ import type { Snapshot } from "../../store/snapshots.ts";
 import { findNameProblem, type IndexedFile } from "./index-file.ts";
 
 /** A file to export. */
-export interface Part extends IndexedFile {
+export interface ExportPart extends IndexedFile {
   /** Absent: the content depends on the checksums of the parts before it. */
   path?: string;
   content?: (sums: ReadonlyMap<string, string>) => Buffer;
@@ -23,7 +23,7 @@ const BESIDE: readonly string[] = [SNAPSHOT.description, SNAPSHOT.sums];
  * The files of a snapshot, with checksums as far as it has them; its mark of protection stays here.
  * @param index its position in the chain
  */
-export function partsOf({ name: snapshot, dir }: Snapshot, index: number): Part[] {
+export function exportPartsOf({ name: snapshot, dir }: Snapshot, index: number): ExportPart[] {
   const sums = loadSums(dir)?.sums;
   const names = listDirectory(dir).filter((name) =>
     sums ? sums.has(name) || BESIDE.includes(name) : name !== SNAPSHOT.protected,

@@ -27,25 +27,26 @@ const RECEIVING = "receiving";
 const refused = (reason: string): VmError =>
   new VmError("io", `refusing the export: ${reason}`, { hint: "export it again, or copy the file again" });
 
-/** Tells an export that is truncated, whose first part can be used, from a damaged one. */
+/** Tells an export that is truncatedExport, whose first part can be used, from a damaged one. */
 export const TRUNCATED = "it is truncated";
 
-const truncated = (): VmError =>
+const truncatedExport = (): VmError =>
   new VmError("io", `refusing the export: ${TRUNCATED}`, {
     brief: TRUNCATED,
     hint: "copy the rest of it, and run the command again: what was received is kept for a file",
   });
 
-async function readAll(source: ByteSource, bytes: number): Promise<Buffer> {
+async function readExactly(source: ByteSource, bytes: number): Promise<Buffer> {
   const found = await source.read(bytes);
   throwIfInterrupted();
-  if (found.length < bytes) throw truncated();
+  if (found.length < bytes) throw truncatedExport();
   return found;
 }
 
 /** Compares bytes that follow from what came before. */
 async function expectBytes(source: ByteSource, expected: Buffer, what: string): Promise<void> {
-  if (!(await readAll(source, expected.length)).equals(expected)) throw refused(`it is damaged at ${what}`);
+  if (!(await readExactly(source, expected.length)).equals(expected))
+    throw refused(`it is damaged at ${what}`);
 }
 
 /** The first member. @throws 74 for anything but an export */
@@ -60,7 +61,7 @@ export async function readIndex(source: ByteSource): Promise<{ index: Index; tex
   }
   if (first.bytes > MAX_SMALL_BYTES || !memberHeader(INDEX, first.bytes).equals(header))
     throw refused(`it is damaged at ${INDEX}`);
-  const bytes = await readAll(source, first.bytes);
+  const bytes = await readExactly(source, first.bytes);
   await expectBytes(source, Buffer.alloc(tarPadding(first.bytes)), INDEX);
   return { index: parseIndex(bytes.toString()), text: bytes.toString() };
 }
@@ -82,7 +83,7 @@ export function prepare(staged: string, { index, text }: { index: Index; text: s
  * Receives all files, and checks that nothing is missing or changed. Those that an earlier attempt received are read, and
  * not received again.
  * @returns the checksums by member
- * @throws 73 without space, 74 if the export is truncated or damaged
+ * @throws 73 without space, 74 if the export is truncatedExport or damaged
  */
 export async function receive(
   source: ByteSource,
@@ -143,7 +144,7 @@ async function receiveFile(
   } finally {
     closeSync(fd);
   }
-  if (statSync(path).size !== file.bytes) throw truncated();
+  if (statSync(path).size !== file.bytes) throw truncatedExport();
   renameSync(path, join(staged, name));
 }
 

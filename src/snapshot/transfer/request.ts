@@ -12,7 +12,7 @@ function parseFormat(format: unknown, by: TransferFormat): TransferFormat {
 }
 
 /** `-` is the standard stream. */
-const fileOf = (word: string | undefined): string | undefined => (word === "-" ? undefined : word);
+const streamFileOf = (word: string | undefined): string | undefined => (word === "-" ? undefined : word);
 
 /** @throws 64 */
 export function parseExport(args: Record<string, unknown>): ExportRequest {
@@ -20,14 +20,14 @@ export function parseExport(args: Record<string, unknown>): ExportRequest {
   if (snapshot !== undefined) validateSnapshotReference(snapshot);
   const output = args.output as string | undefined;
   if (output === "") throw badOption("--output", output, "the path of a new file, or -");
-  return { snapshot, output: fileOf(output), format: parseFormat(args.format, "vm") };
+  return { snapshot, output: streamFileOf(output), format: parseFormat(args.format, "vm") };
 }
 
 /** @throws 64 */
 export function parseImport(args: Record<string, unknown>): ImportRequest {
   const file = args.file as string;
   return {
-    file: fileOf(file),
+    file: streamFileOf(file),
     directory: (args.directory as string | undefined) || undefined,
     newIdentity: args["new-identity"] === true,
     format: parseFormat(args.format, file.toLowerCase().endsWith(".ova") ? "ova" : "vm"),

@@ -25,7 +25,7 @@ import { describeSnapshotFiles } from "../make/describe.ts";
 import { storeGz } from "../make/gz.ts";
 import { listSources } from "../make/sources.ts";
 import { memberName } from "./index-file.ts";
-import type { Part } from "./parts.ts";
+import type { ExportPart } from "./parts.ts";
 
 const WHAT = "export";
 
@@ -63,7 +63,7 @@ export async function stageWorking(
   { work, sources }: { work: Workdir; sources: readonly Source[] },
   staged: string,
   name: string,
-): Promise<Part[]> {
+): Promise<ExportPart[]> {
   mkdirSync(staged, { mode: 0o700 });
   const disks = sources.filter(({ disk }) => disk);
   let needed = 0;
@@ -96,7 +96,7 @@ export async function stageWorking(
       .filter((file) => !images.some(({ path }) => path === join(staged, file)))
       .map((file) => ({ name: file, path: join(staged, file) })),
   ];
-  const parts: Part[] = paths
+  const parts: ExportPart[] = paths
     .toSorted((a, b) => (a.name < b.name ? -1 : 1))
     .map((item) => ({ snapshot: 0, ...item, bytes: statSync(item.path).size }));
   return [

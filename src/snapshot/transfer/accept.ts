@@ -89,7 +89,7 @@ function reportHostUse({ dir }: Snapshot): void {
   const used = [
     ...[values.SHARES ?? []]
       .flat()
-      .filter(Boolean)
+      .filter((text) => text !== "" && !/^[^:]*:(?:rw:|ro:)?@/.test(text))
       .map((share) => `SHARES ${share}`),
     ...images.filter(Boolean).map((image) => `IMAGES ${image}`),
     ...listDirectory(dir)

@@ -152,6 +152,22 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "reading, writing or the repository failed",
     busy: "the snapshot is protected or in use, or the VM is locked by another process",
   },
+  export: {
+    ok: "written completely",
+    noInput: "there is no VM in HOSTDIR, no such snapshot or no directory for FILE",
+    unavailable: "",
+    cannotCreate: "FILE exists already; no space or no permission",
+    io: "a disk or the snapshot is damaged, or the reader of the pipe has ended",
+    busy: "the VM is running or suspended, or locked by another process; or another export writes to FILE",
+  },
+  import: {
+    ok: "VM made",
+    noInput: "FILE does not exist, or no directory to create DIR in",
+    unavailable: "",
+    cannotCreate: "DIR exists and is not empty; no space or no permission",
+    io: "the export is truncated, damaged or refused",
+    busy: "another process uses DIR",
+  },
   prune: {
     ok: "done, also when there was nothing to remove",
     noInput: NO_VM,

@@ -7,6 +7,10 @@
 export const saysNoSpace = (text: string): boolean =>
   /No space left on device|Disk quota exceeded|File too large/i.test(text);
 
+/** A program that writes to a pipe whose reader has ended: SIGPIPE, or EPIPE where that is ignored. */
+export const saysClosedPipe = ({ signal, stderr }: { signal: string | null; stderr: string }): boolean =>
+  signal === "SIGPIPE" || stderr.includes("Broken pipe");
+
 /** EACCES and EPERM, as the C library has them. */
 export const saysDenied = (text: string): boolean => /Permission denied|Operation not permitted/.test(text);
 

@@ -26,7 +26,7 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { requireProgram } from "../process/exec.ts";
 import type { Context, Options } from "../vm/context.ts";
 import type { CreateOptions } from "./create-options.ts";
-import { createFirstDisk, inspectSource, planDisks } from "./from-image.ts";
+import { createDisk, inspectSource, planDisks, type ImageSource } from "./from-image.ts";
 import { recordBackingFile } from "../vm/backing-file.ts";
 import { findFormats, storableImage } from "../vm/image-formats.ts";
 import { nicsOf } from "../vm/nics.ts";
@@ -57,69 +57,93 @@ export async function createVm(
   iso: string | undefined,
   options: CreateOptions,
 ): Promise<{ options: Options }> {
-  const create = async (vm: Vm): Promise<void> => {
-    refuseExisting(context, vm, guestName);
-    // An image needs no installer: ISO in a settings file is ignored.
-    const cd = iso ?? (options.from ? "" : vm.settings.ISO);
-    if (cd !== "") await new Media(context, vm).findIso(cd);
-    requireProgram("qemu-img");
-    const { settings } = vm;
-    refuseSecureBoot(settings);
-    tpmDeviceOf(settings);
-    const firmware = settings.UEFI ? findFirmware(settings.QEMUARCH, firmwareChoice(settings)) : undefined;
-    const source = options.from && (await inspectSource(context, options.from));
-    const disks = planDisks(vm, options, source);
-    resolveSmbios(settings);
-    refuseImpossible(vm, disks);
-    const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
-    refuseUnwritable(guestEnv);
-    // The CD was found.
-    warnOfMissingPaths({ ...guestEnv, ISO: "" });
-    const identified = { ...settings, MAC: "auto", UUID: guestEnv.UUID as string };
-    const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit, nicsOf(identified));
-    if (source && !source.linked)
-      requireSpace(
-        settings.INPLACE ? vm.hostdir : context.tmpdir,
-        source.neededBytes,
-        `create ${guestName}`,
-        settings.INPLACE ? "snapshots" : "tmpdir",
-      );
-    const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
-    try {
-      for (const [index, { sizeBytes }] of disks.entries()) {
-        const path = join(stage.dir, diskName(index));
-        if (source && index === 0) await createFirstDisk(context, source, path, sizeBytes);
-        else await createImage(path, { sizeBytes });
-        throwIfInterrupted();
-      }
-      if (source) await syncFile(join(stage.dir, diskName(0)));
-      if (seed) await writeSeed(stage.dir, seed);
-      if (firmware)
-        writeNew(join(stage.dir, WORK.efivars), readNamed(firmware.varsTemplate.path, MAX_VARS_BYTES));
-      writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
-      writeNew(join(stage.dir, WORK.firstTime), "");
-      for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
-      throwIfInterrupted();
-      const workdir = stage.commit(source?.linked ? { base: recordBackingFile(source.image) } : {});
-      notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
-      log.success(`created ${guestName} in ${workdir}`);
-      reportVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
-      const temporary = context.options.additions.IMAGES ?? [];
-      if (temporary.length > 0)
-        log.info(
-          "--image before create applies to this command line only; put it after create to keep the image",
-        );
-    } catch (error) {
-      stage.abort();
-      throw fileError(`cannot create ${guestName}`, error);
-    }
-  };
   // An empty guest.env is refused as existing, not as incomplete.
   const path = join(findHostdir(context), HOST.guestEnv);
   const stats = lstatOf(path);
   const lenient = stats?.isFile() === true && stats.size <= MAX_BLANK_BYTES && isBlank(readSmall(path) ?? "");
-  await withVm(context, "create", create, { lenient });
+  await withVm(context, "create", (vm) => makeVm(context, vm, guestName, iso, options), { lenient });
   return { options: withoutLists(context.options) };
+}
+
+/** A disk with its content; without `source`, an empty one. */
+export interface GivenDisk extends DiskRequest {
+  source?: ImageSource | undefined;
+}
+
+/**
+ * The same under the VM's lock.
+ * @param given the disks, instead of those of the settings and options
+ */
+export async function makeVm(
+  context: Context,
+  vm: Vm,
+  guestName: string,
+  iso: string | undefined,
+  options: CreateOptions,
+  given?: readonly GivenDisk[],
+): Promise<void> {
+  refuseExisting(context, vm, guestName);
+  // An image needs no installer: ISO in a settings file is ignored.
+  const cd = iso ?? (options.from ? "" : vm.settings.ISO);
+  if (cd !== "") await new Media(context, vm).findIso(cd);
+  requireProgram("qemu-img");
+  const { settings } = vm;
+  refuseSecureBoot(settings);
+  tpmDeviceOf(settings);
+  const firmware = settings.UEFI ? findFirmware(settings.QEMUARCH, firmwareChoice(settings)) : undefined;
+  const source = options.from && (await inspectSource(context, options.from));
+  const disks: readonly GivenDisk[] =
+    given ??
+    planDisks(vm, options, source).map((disk, index) => ({
+      ...disk,
+      source: index === 0 ? source : undefined,
+    }));
+  const copied = disks.flatMap((disk) => (disk.source && !disk.source.linked ? [disk.source] : []));
+  resolveSmbios(settings);
+  refuseImpossible(vm, disks);
+  const guestEnv = guestEnvOf(context, vm, guestName, cd, disks, options);
+  refuseUnwritable(guestEnv);
+  // The CD was found.
+  warnOfMissingPaths({ ...guestEnv, ISO: "" });
+  const identified = { ...settings, MAC: "auto", UUID: guestEnv.UUID as string };
+  const seed = options.cloudInit && planSeed(context, vm, guestName, options.cloudInit, nicsOf(identified));
+  if (copied.length > 0)
+    requireSpace(
+      settings.INPLACE ? vm.hostdir : context.tmpdir,
+      copied.reduce((sum, { neededBytes }) => sum + neededBytes, 0),
+      `create ${guestName}`,
+      settings.INPLACE ? "snapshots" : "tmpdir",
+    );
+  const stage = stageWork(vm.hostdir, settings.INPLACE ? "inplace" : context, vm.work);
+  try {
+    for (const [index, disk] of disks.entries()) {
+      const path = join(stage.dir, diskName(index));
+      if (disk.source) await createDisk(context, disk.source, path, disk.sizeBytes);
+      else await createImage(path, { sizeBytes: disk.sizeBytes });
+      throwIfInterrupted();
+    }
+    for (const [index, disk] of disks.entries())
+      if (disk.source) await syncFile(join(stage.dir, diskName(index)));
+    if (seed) await writeSeed(stage.dir, seed);
+    if (firmware)
+      writeNew(join(stage.dir, WORK.efivars), readNamed(firmware.varsTemplate.path, MAX_VARS_BYTES));
+    writeNew(join(stage.dir, WORK.guestEnv), formatGuestEnv(guestEnv));
+    writeNew(join(stage.dir, WORK.firstTime), "");
+    for (const name of [WORK.in, WORK.out]) mkdirSync(join(stage.dir, name), { mode: 0o700 });
+    throwIfInterrupted();
+    const workdir = stage.commit(source?.linked ? { base: recordBackingFile(source.image) } : {});
+    notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
+    log.success(`created ${guestName} in ${workdir}`);
+    reportVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
+    const temporary = context.options.additions.IMAGES ?? [];
+    if (temporary.length > 0)
+      log.info(
+        "--image before create applies to this command line only; put it after create to keep the image",
+      );
+  } catch (error) {
+    stage.abort();
+    throw fileError(`cannot create ${guestName}`, error);
+  }
 }
 
 /** Hint: create the VM in a directory beside this one, with the same options. */
@@ -168,7 +192,7 @@ function guestEnvOf(
   vm: Vm,
   guestName: string,
   iso: string,
-  disks: DiskRequest[],
+  disks: readonly DiskRequest[],
   options: CreateOptions,
 ): GuestEnv {
   const { raw, settings } = vm;

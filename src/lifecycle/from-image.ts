@@ -90,8 +90,8 @@ function warnAboutUncopiedSnapshots({ path, format, blockDevice }: ReadImage): v
     );
 }
 
-/** Creates the first disk: a copy of the image, or an overlay on it. */
-export async function createFirstDisk(
+/** Creates a disk from an image: a copy of the image, or an overlay on it. */
+export async function createDisk(
   context: Context,
   source: ImageSource,
   target: string,

@@ -158,6 +158,18 @@ export async function compressImage(
   if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
 }
 
+/** Copies an image to a new vmdk that can be read from its start to its end, with compressed clusters: for an OVA. */
+export async function exportImage(
+  image: ReadImage,
+  target: string,
+  onPart: (part: number) => void,
+  base?: ReadImage,
+): Promise<void> {
+  const words = ["-o", "subformat=streamOptimized"];
+  const result = await runConvert(image, target, onPart, { base, words, format: "vmdk" });
+  if (result.status !== 0) throw processFailure(`cannot copy the image ${image.path}`, result);
+}
+
 async function runConvert(
   image: ReadImage,
   target: string,
@@ -166,10 +178,11 @@ async function runConvert(
     words = [],
     low = false,
     base = image.base,
-  }: { words?: string[]; low?: boolean; base?: ReadImage | undefined },
+    format = "qcow2",
+  }: { words?: string[]; low?: boolean; base?: ReadImage | undefined; format?: "qcow2" | "vmdk" },
 ): Promise<Finished> {
   const [readEnd, writeEnd] = pipe();
-  const argv = ["qemu-img", "convert", "-p", "-O", "qcow2", ...words];
+  const argv = ["qemu-img", "convert", "-p", "-O", format, ...words];
   argv.push(jsonName(buildImageNode(image, base)), target);
   const converted = exec(argv, { low, stdout: writeEnd, anyStatus: true });
   closeSync(writeEnd);

@@ -5,11 +5,12 @@ import { shellQuote } from "../lib/shell.ts";
 export const MISSING = "it is missing";
 
 /** What disks are copied for. */
-export type CopyPurpose = "back up" | "clone";
+export type CopyPurpose = "back up" | "clone" | "export";
 
-const NOT_MADE: Readonly<Record<CopyPurpose, string>> = {
+export const NOT_MADE: Readonly<Record<CopyPurpose, string>> = {
   "back up": "no snapshot was made",
   clone: "no clone was made",
+  export: "nothing was exported",
 };
 
 /** A damaged working disk is not backed up: rotation would replace intact snapshots with it. */

@@ -1,7 +1,8 @@
-import { closeSync, fstatSync, readFileSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { VmError } from "../lib/errors.ts";
 import { installHint, PACKAGES } from "../lib/packages.ts";
+import { readPosition } from "../process/copy-bytes.ts";
 import { pipe } from "../process/libc.ts";
 import { processFailure, requireProgram, start, type Child } from "../process/exec.ts";
 import { interruption } from "../process/signals.ts";
@@ -22,15 +23,6 @@ export interface CopyJob {
 export type OnProgress = (doneBytes: number) => void;
 
 const PROGRESS_MS = 250;
-
-/** A child's position in its input: exact, without copying the data through this process (proc(5), fdinfo). */
-function readPosition(pid: number): number {
-  try {
-    return Number(/^pos:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/0`, "utf8"))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}
 
 /** A copy in progress: the process whose input position is the progress, and its end. */
 interface Copy {

@@ -13,6 +13,7 @@ import { PARTIAL } from "../store/layout.ts";
  * The absolute path of a new VM's directory, symlinks resolved.
  * @param what is to be done, for the error message
  * @param within directories that it must not be in: those of the VM itself, HOSTDIR first
+ * @param continues is what there is in it an interrupted command's, which continues?
  * @throws 64 for a name that no VM can have, 66 without its parent directory, 73 if it exists and is not empty
  */
 export function resolveDestination(
@@ -20,6 +21,7 @@ export function resolveDestination(
   typed: string,
   cwd: string,
   within: readonly string[],
+  continues: (hostdir: string) => boolean = () => false,
 ): string {
   const path = resolve(cwd, typed);
   const name = basename(path);
@@ -41,7 +43,7 @@ export function resolveDestination(
       hint: `create it: mkdir -p ${shellQuote(dirname(path))}`,
     });
   const hostdir = join(parent, name);
-  refuseTakenDirectory(what, hostdir);
+  refuseTakenDirectory(what, hostdir, continues);
   return hostdir;
 }
 
@@ -52,7 +54,7 @@ function resolveExisting(path: string): string {
 }
 
 /** @throws 73 unless it does not exist, or has nothing but what a killed command left */
-function refuseTakenDirectory(what: string, hostdir: string): void {
+function refuseTakenDirectory(what: string, hostdir: string, continues: (hostdir: string) => boolean): void {
   const stats = lstatOf(hostdir);
   if (!stats) return;
   const refuse = (reason: string): VmError =>
@@ -62,7 +64,7 @@ function refuseTakenDirectory(what: string, hostdir: string): void {
   if (!stats.isDirectory()) throw refuse("exists already");
   const foreign = stats.uid === callerUid() ? foreignReason(stats) : "belongs to another user";
   if (foreign !== undefined) throw refuse(foreign);
-  if (listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL)))
+  if (listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL)) && !continues(hostdir))
     throw refuse("exists already, and is not empty");
 }
 

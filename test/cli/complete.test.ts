@@ -326,6 +326,8 @@ describe("arguments with choices", () => {
       "forward ACTION",
       "backup --format",
       "snapshots ACTION",
+      "export --format",
+      "import --format",
       "disk ACTION",
       "rescue ACTION",
       "rescue --compress",

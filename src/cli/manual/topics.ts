@@ -81,6 +81,18 @@ export const TOPICS: readonly Topic[] = [
     ],
   },
   {
+    title: "EXPORT FORMAT",
+    blocks: [
+      "A tar archive (ustar; sizes in base 256 from 8 GiB on), whose headers all have mode 0600, owner 0 and time 0. The order is fixed, and `tar -x` and `sha256sum -c SHA256SUMS` can read it:",
+      [
+        "`vm-export.json`",
+        "`version` (1), `tool`, `guest`, `vm` (UUID), `chain` (names of the snapshots, parents first), `files` (`snapshot`: position in `chain`, `name`, `bytes`, `sha256` if it was known before)",
+      ],
+      ["`0/disk-0.qcow2` …", "the files of each snapshot in the order of `files`, as in `backups/`"],
+      ["`SHA256SUMS`", "a line for each member before it; then two blocks of zeroes, and nothing after them"],
+    ],
+  },
+  {
     title: "JOBS",
     blocks: [
       "A job modifies an installed system while the VM is off. `NAME.job` runs as root in the rescue system, with the VM's disks attached. `NAME.pre` and `NAME.post` beside it are bash scripts that run on this host before and after it.",

@@ -11,7 +11,7 @@ import { requireRegularDisk, ownDisks } from "../../store/own-disks.ts";
 import { WORK } from "../../store/layout.ts";
 import type { SnapshotFormat } from "../../machine/types.ts";
 import type { Workdir } from "../../store/workdir.ts";
-import { damagedDisk, MISSING, type CopyPurpose } from "../../store/damaged-disk.ts";
+import { damagedDisk, MISSING, NOT_MADE, type CopyPurpose } from "../../store/damaged-disk.ts";
 import type { Source } from "../../live/disk-source.ts";
 
 /**
@@ -39,7 +39,7 @@ export function requireDisks(
   const cut = lstatOf(variables) && findVariablesDamage(variables);
   if (cut !== undefined)
     throw new VmError("io", `cannot ${purpose} ${variables}: ${cut}`, {
-      hint: `no ${purpose === "clone" ? "clone" : "snapshot"} was created; restore an intact one`,
+      hint: `${NOT_MADE[purpose]}; restore an intact one`,
     });
 }
 

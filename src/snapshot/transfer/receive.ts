@@ -1,0 +1,158 @@
+import { closeSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { sha256 } from "../../lib/crypto.ts";
+import { VmError } from "../../lib/errors.ts";
+import { lstatOf, MAX_SMALL_BYTES, readSmallBytes } from "../../lib/read-file.ts";
+import { formatSumLine } from "../../lib/sha256sums.ts";
+import { parseTarHeader, TAR_BLOCK, TAR_END, tarPadding } from "../../lib/tar.ts";
+import type { ByteSource } from "../../process/byte-source.ts";
+import { throwIfInterrupted } from "../../process/signals.ts";
+import { computeSum } from "../../store/checksums.ts";
+import { createFile, syncDirectory, writeNew } from "../../store/files.ts";
+import { remove } from "../../store/remove.ts";
+import type { Meter } from "../../vm/context.ts";
+import {
+  INDEX,
+  memberHeader,
+  memberName,
+  parseIndex,
+  TRAILER,
+  type Index,
+  type IndexedFile,
+} from "./index-file.ts";
+
+/** In the directory that an export is received in: its index, a file that is being received, and `0/disk-0.qcow2` …. */
+const RECEIVING = "receiving";
+
+const refused = (reason: string): VmError =>
+  new VmError("io", `refusing the export: ${reason}`, { hint: "export it again, or copy the file again" });
+
+/** Tells an export that is truncatedExport, whose first part can be used, from a damaged one. */
+export const TRUNCATED = "it is truncated";
+
+const truncatedExport = (): VmError =>
+  new VmError("io", `refusing the export: ${TRUNCATED}`, {
+    brief: TRUNCATED,
+    hint: "copy the rest of it, and run the command again: what was received is kept for a file",
+  });
+
+async function readExactly(source: ByteSource, bytes: number): Promise<Buffer> {
+  const found = await source.read(bytes);
+  throwIfInterrupted();
+  if (found.length < bytes) throw truncatedExport();
+  return found;
+}
+
+/** Compares bytes that follow from what came before. */
+async function expectBytes(source: ByteSource, expected: Buffer, what: string): Promise<void> {
+  if (!(await readExactly(source, expected.length)).equals(expected))
+    throw refused(`it is damaged at ${what}`);
+}
+
+/** The first member. @throws 74 for anything but an export */
+export async function readIndex(source: ByteSource): Promise<{ index: Index; text: string }> {
+  const header = await source.read(TAR_BLOCK);
+  const first = header.length === TAR_BLOCK ? parseTarHeader(header) : undefined;
+  if (first?.name !== INDEX) {
+    const isOva = first?.name.toLowerCase().endsWith(".ovf");
+    throw new VmError("io", `cannot import ${source.name}: it is not an export of this program`, {
+      hint: isOva ? "import it as what it is: --format=ova" : "make one: vm export -o FILE",
+    });
+  }
+  if (first.bytes > MAX_SMALL_BYTES || !memberHeader(INDEX, first.bytes).equals(header))
+    throw refused(`it is damaged at ${INDEX}`);
+  const bytes = await readExactly(source, first.bytes);
+  await expectBytes(source, Buffer.alloc(tarPadding(first.bytes)), INDEX);
+  return { index: parseIndex(bytes.toString()), text: bytes.toString() };
+}
+
+/** Is what an interrupted import left in a directory from this export? */
+export const isFrom = (staged: string, text: string): boolean =>
+  readSmallBytes(join(staged, INDEX))?.equals(Buffer.from(text)) === true;
+
+/** Makes the directory that an export is received in, with its index. */
+export function prepare(staged: string, { index, text }: { index: Index; text: string }): void {
+  if (lstatOf(staged)) remove(staged);
+  mkdirSync(staged, { mode: 0o700 });
+  for (const position of index.chain.keys()) mkdirSync(join(staged, String(position)), { mode: 0o700 });
+  writeNew(join(staged, INDEX), text);
+  syncDirectory(staged);
+}
+
+/**
+ * Receives all files, and checks that nothing is missing or changed. Those that an earlier attempt received are read, and
+ * not received again.
+ * @returns the checksums by member
+ * @throws 73 without space, 74 if the export is truncatedExport or damaged
+ */
+export async function receive(
+  source: ByteSource,
+  staged: string,
+  { index, text }: { index: Index; text: string },
+  meter: Meter,
+): Promise<ReadonlyMap<string, string>> {
+  rmSync(join(staged, RECEIVING), { force: true });
+  const sums = new Map<string, Promise<string>>([[INDEX, Promise.resolve(sha256(text))]]);
+  let done = 0;
+  // The checksum of a file is computed while the next one is received.
+  let before: Promise<unknown> = Promise.resolve();
+  try {
+    for (const file of index.files) {
+      const name = memberName(file);
+      await expectBytes(source, memberHeader(name, file.bytes), name);
+      const path = join(staged, name);
+      const kept = lstatOf(path)?.isFile() === true && statSync(path).size === file.bytes;
+      if (kept) await source.skip(file.bytes, `cannot read ${source.name}`);
+      else await receiveFile(source, staged, file, (part) => meter.update(done + part));
+      await expectBytes(source, Buffer.alloc(tarPadding(file.bytes)), name);
+      await before;
+      const sum = sumOf(staged, file, kept);
+      sums.set(name, sum);
+      sum.catch(() => {});
+      before = sum;
+      done += file.bytes;
+      meter.update(done);
+    }
+    await before;
+    const lines = await Promise.all(
+      [...sums].map(async ([name, sum]) => formatSumLine({ name, sum: await sum })),
+    );
+    const trailer = Buffer.from(lines.join(""));
+    await expectBytes(source, memberHeader(TRAILER, trailer.length), TRAILER);
+    await expectBytes(source, trailer, TRAILER);
+    await expectBytes(source, Buffer.alloc(tarPadding(trailer.length)), TRAILER);
+    await expectBytes(source, TAR_END, "its end");
+    if ((await source.read(1)).length > 0) throw refused("there is data after its end");
+  } catch (error) {
+    await before.catch(() => {});
+    throw error;
+  }
+  return new Map(await Promise.all([...sums].map(async ([name, sum]) => [name, await sum] as const)));
+}
+
+async function receiveFile(
+  source: ByteSource,
+  staged: string,
+  file: IndexedFile,
+  follow: (done: number) => void,
+): Promise<void> {
+  const name = memberName(file);
+  const path = join(staged, RECEIVING);
+  const fd = createFile(path);
+  try {
+    await source.copyTo(fd, file.bytes, `cannot receive ${name}`, follow);
+  } finally {
+    closeSync(fd);
+  }
+  if (statSync(path).size !== file.bytes) throw truncatedExport();
+  renameSync(path, join(staged, name));
+}
+
+/** @throws 74 if a file differs from the index; it is removed, so that it is received again */
+async function sumOf(staged: string, file: IndexedFile, kept: boolean): Promise<string> {
+  const path = join(staged, memberName(file));
+  const sum = await computeSum(path, file.bytes);
+  if (sum !== undefined && (file.sha256 === undefined || sum === file.sha256)) return sum;
+  rmSync(path, { force: true });
+  throw refused(`the checksum of ${memberName(file)} is wrong${kept ? " in what was received before" : ""}`);
+}

@@ -1,0 +1,326 @@
+/** `export` and `import`: snapshots and VMs in one stream. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { buildTarHeader, parseTarHeader, tarLength } from "../../src/lib/tar.ts";
+import { sha256 } from "../../src/lib/crypto.ts";
+import { type Sandbox } from "../fixtures/sandbox.ts";
+import { buildOnce, edit, seen, writeDisk } from "./snapshots.ts";
+
+/** S0 is gz, S1 qcow2, S2 its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
+const source = (): Promise<Sandbox> =>
+  buildOnce("export", "", async (box) => {
+    await box.ok("create", "G");
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0");
+    for (const at of [1, 2]) {
+      writeDisk(box, at, at + 1);
+      await box.ok("backup", `S${at}`, "--format=qcow2");
+    }
+    writeDisk(box, 3, 4);
+  });
+
+const place = (box: Sandbox, name: string): string => join(box.top, name);
+const bytes = (box: Sandbox, name: string): number[] => seen(box, join(place(box, name), ".work/disk-0.img"));
+const uuidAt = async (box: Sandbox, name: string): Promise<string> =>
+  (await box.json("-d", place(box, name), "identity")).uuid;
+
+let box: Sandbox;
+beforeAll(async () => {
+  box = await source();
+});
+afterAll(() => box[Symbol.dispose]());
+
+describe("export and import", () => {
+  test.each([
+    ["S0", ["S0"], [1]],
+    ["S2", ["S1", "S2"], [1, 2, 3]],
+    [undefined, ["S3"], [1, 2, 3, 4]],
+  ])("of %p carry the snapshots %j", async (name, names, content) => {
+    const file = join(box.top, `${name}.vm`);
+    await box.ok("export", ...(name ? [name] : []), "-o", file);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    await box.ok("import", file, `../to-${name}`);
+    expect(bytes(box, `to-${name}`)).toEqual(content);
+    const listed = await box.json("-d", place(box, `to-${name}`), "snapshots");
+    expect(listed).toMatchObject(names.map((one) => ({ name: one, problem: null })));
+    await box.ok("-d", place(box, `to-${name}`), "verify", "--all");
+    // No trace in the original, and the copy on the same host is another VM, which knows its snapshots.
+    expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S0", "S1", "S2"]);
+    expect(await uuidAt(box, `to-${name}`)).not.toBe(await uuidAt(box, "vm1"));
+    await box.ok("-d", place(box, `to-${name}`), "restore", "--copy");
+    await box.ok("-d", place(box, `to-${name}`), "run", "--detach");
+    await box.ok("-d", place(box, `to-${name}`), "stop", "--force");
+  });
+
+  test("on a host without the original keep its UUID, unless --new-identity is given", async () => {
+    const file = join(box.top, "moved.vm");
+    await box.ok("export", "S2", "-o", file);
+    box.environment.XDG_CACHE_HOME = join(box.top, "other-cache");
+    mkdirSync(box.environment.XDG_CACHE_HOME);
+    await box.ok("import", file, "../moved");
+    expect(await uuidAt(box, "moved")).toBe(await uuidAt(box, "vm1"));
+    rmSync(place(box, "moved"), { recursive: true });
+    await box.ok("import", "--new-identity", file, "../moved");
+    expect(await uuidAt(box, "moved")).not.toBe(await uuidAt(box, "vm1"));
+    delete box.environment.XDG_CACHE_HOME;
+  });
+
+  test("the directory is named like the VM by default, and must be new", async () => {
+    const file = join(box.top, "named.vm");
+    await box.ok("export", "S0", "-o", file);
+    await box.ok("import", file);
+    expect(existsSync(box.path("G/backups/S0"))).toBe(true);
+    await box.ends(73, ["import", file], "exists already");
+    await box.ends(73, ["export", "S0", "-o", file], "exists already");
+    rmSync(box.path("G"), { recursive: true });
+  });
+
+  test("a running VM is refused, with the way through a snapshot", async () => {
+    await box.running();
+    await box.ends(75, "export -o ../x.vm", "the VM is running", "vm backup && vm export LAST");
+    await box.ok("export", "S1", "-o", "../live.vm");
+    await box.ok("stop", "--force");
+    expect(existsSync(join(box.top, "x.vm"))).toBe(false);
+  });
+
+  test("a damaged snapshot is not exported", async () => {
+    using other = await source();
+    edit(other.path("backups/S1/disk-0.qcow2"), (found) => Buffer.from(found).fill(7, found.length - 9));
+    await other.ends(74, "export S2 -o ../x.vm", "S1/disk-0.qcow2: its checksum is wrong");
+    expect(existsSync(join(other.top, "x.vm"))).toBe(false);
+  });
+
+  test("words: a terminal, wrong formats and missing files", async () => {
+    box.terminal = true;
+    await box.ends(64, "export S0", "stdout is a terminal", "-o FILE");
+    await box.ends(64, "import -", "stdin is a terminal");
+    box.terminal = false;
+    await box.ends(64, "export --format=tar S0", "vm or ova");
+    await box.ends(66, "export S9 -o ../x.vm", "no such snapshot");
+    await box.ends(66, "import ../none.vm", "cannot read");
+    await box.ends(66, "export S0 -o ../none/x.vm", "no such directory");
+  });
+});
+
+const changedFile = (): string => join(box.top, "changed.vm");
+
+const refused = async (content: Buffer | string): Promise<string> => {
+  writeFileSync(changedFile(), content);
+  const { status, stderr } = await box.vm("import", changedFile(), "../refused");
+  expect({ status, stderr }).toMatchObject({ status: 74 });
+  expect(existsSync(place(box, "refused/backups"))).toBe(false);
+  expect(existsSync(place(box, "refused/.work"))).toBe(false);
+  rmSync(place(box, "refused"), { recursive: true, force: true });
+  return stderr;
+};
+
+describe("a changed export", () => {
+  let good: Buffer;
+  beforeAll(async () => {
+    await box.ok("export", "S2", "-o", "../good.vm");
+    good = readFileSync(join(box.top, "good.vm"));
+  });
+
+  test("is refused wherever it is cut off", async () => {
+    const random = Array.from({ length: 3 }, () => Math.floor(Math.random() * good.length));
+    for (const at of [0, 513, good.length - 1, good.length - 1024, ...random])
+      await refused(good.subarray(0, at));
+  });
+
+  test("is refused wherever a bit is flipped, and with data after its end", async () => {
+    for (let round = 0; round < 10; round++) {
+      const changed = Buffer.from(good);
+      // Half of them in headers and lists.
+      const at = Math.floor(Math.random() * (round % 2 ? good.length : 8192));
+      changed[at]! ^= 1 << (round % 8);
+      await refused(changed);
+    }
+    expect(await refused(Buffer.concat([good, Buffer.alloc(512)]))).toContain("data after its end");
+  });
+
+  /** An archive with another index, and whatever it says. */
+  const rebuild = (change: (index: any) => void): Buffer => {
+    const { bytes: length } = parseTarHeader(good.subarray(0, 512))!;
+    const index = JSON.parse(good.subarray(512, 512 + length).toString());
+    change(index);
+    const text = Buffer.from(`${JSON.stringify(index, null, 1)}\n`);
+    const first = Buffer.concat([buildTarHeader("vm-export.json", text.length, 0), text]);
+    return Buffer.concat([
+      first,
+      Buffer.alloc(tarLength(text.length) - first.length),
+      good.subarray(tarLength(length)),
+    ]);
+  };
+
+  test.each<[string, (index: any) => void, string]>([
+    ["an absolute name", (index) => (index.files[0].name = "/etc/x"), "is not a file name"],
+    ["a name above", (index) => (index.files[0].name = ".."), "is not a file name"],
+    ["a name with a path", (index) => (index.files[0].name = "../x"), "is not a file name"],
+    ["a hidden name", (index) => (index.files[0].name = ".vm.json"), "hidden file"],
+    ["an escape", (index) => (index.files[0].name = "\u001b[2J"), "is not a file name"],
+    ["a long name", (index) => (index.files[0].name = "x".repeat(99)), "too long"],
+    ["a name twice", (index) => index.files.push(index.files[0]), "twice"],
+    ["a huge small file", (index) => (index.files.at(-1).bytes = 2 ** 21), "larger than"],
+    ["a negative size", (index) => (index.files[0].bytes = -1), "larger than"],
+    [
+      "more than fits",
+      (index) => (index.files.find((one: any) => one.name === "disk-0.qcow2").bytes = 2 ** 52),
+      "",
+    ],
+    ["no such snapshot", (index) => (index.files[0].snapshot = 9), "in none of its snapshots"],
+    ["a path as snapshot", (index) => (index.chain[0] = "../S1"), "cannot be a snapshot's name"],
+    ["one snapshot twice", (index) => (index.chain[0] = "S2"), "the same name"],
+    ["another checksum", (index) => (index.files[0].sha256 = "0".repeat(64)), "is wrong"],
+    ["no files", (index) => (index.files = 7), "damaged"],
+    ["null", (index) => (index.files = [null]), "is not a file name"],
+  ])("is refused with %s", async (_, change, words) => {
+    writeFileSync(changedFile(), rebuild(change));
+    const result = await box.vm("import", changedFile(), "../refused");
+    expect([73, 74]).toContain(result.status);
+    expect(result.stderr).toContain(words);
+    expect(existsSync(place(box, "refused"))).toBe(false);
+  });
+
+  test("of a newer version is refused with 78", async () => {
+    writeFileSync(
+      changedFile(),
+      rebuild((index) => (index.version = 2)),
+    );
+    await box.ends(78, ["import", changedFile(), "../refused"], "newer version");
+  });
+
+  test.each<[string, (name: string, content: Buffer) => Buffer, string]>([
+    [
+      "settings that are code",
+      (name, content) =>
+        name === "guest.env" ? Buffer.concat([content, Buffer.from("touch /tmp/x\n")]) : content,
+      "plain NAME=value",
+    ],
+    [
+      "a disk with another backing file",
+      (name, content) =>
+        name === "disk-0.qcow2"
+          ? Buffer.from(content.toString("latin1").replace("../S1/disk-0", "/etc/passwd0"), "latin1")
+          : content,
+      "",
+    ],
+  ])("whose checksums are right is refused with %s", async (_, change, words) => {
+    writeFileSync(changedFile(), forge(good, change));
+    const result = await box.vm("import", changedFile(), "../refused");
+    expect({ ...result }).toMatchObject({ status: 74 });
+    expect(result.stderr).toContain(words);
+    expect(existsSync(place(box, "refused"))).toBe(false);
+  });
+});
+
+/** An archive whose files were changed by one who knows the format: all checksums are right. */
+function forge(good: Buffer, change: (name: string, content: Buffer) => Buffer): Buffer {
+  const { bytes: length } = parseTarHeader(good.subarray(0, 512))!;
+  const index = JSON.parse(good.subarray(512, 512 + length).toString());
+  const contents: Buffer[] = [];
+  let at = tarLength(length);
+  for (const file of index.files) {
+    const header = parseTarHeader(good.subarray(at, at + 512))!;
+    contents.push(Buffer.from(good.subarray(at + 512, at + 512 + header.bytes)));
+    at += tarLength(header.bytes);
+    let content = change(file.name, contents.at(-1)!);
+    if (file.name === "SHA256SUMS")
+      content = Buffer.from(
+        content
+          .toString()
+          .split("\n")
+          .map((line) => {
+            const name = line.slice(66);
+            const known = index.files.findIndex(
+              (one: any) => one.snapshot === file.snapshot && one.name === name,
+            );
+            return known < 0 ? line : `${sha256(contents[known]!)}  ${name}`;
+          })
+          .join("\n"),
+      );
+    contents[contents.length - 1] = content;
+    file.bytes = content.length;
+    file.sha256 = sha256(content);
+  }
+  const text = Buffer.from(`${JSON.stringify(index, null, 1)}\n`);
+  const members: [string, Buffer][] = [
+    ["vm-export.json", text],
+    ...index.files.map((file: any, number: number) => [`${file.snapshot}/${file.name}`, contents[number]!]),
+  ];
+  members.push([
+    "SHA256SUMS",
+    Buffer.from(members.map(([name, content]) => `${sha256(content)}  ${name}\n`).join("")),
+  ]);
+  const blocks = members.flatMap(([name, content]) => [
+    buildTarHeader(name, content.length, 0),
+    content,
+    Buffer.alloc(tarLength(content.length) - 512 - content.length),
+  ]);
+  return Buffer.concat([...blocks, Buffer.alloc(1024)]);
+}
+
+describe("what was interrupted continues", () => {
+  test("an export, with the last member that was written completely", async () => {
+    await box.ok("export", "S2", "-o", "../once.vm");
+    const once = readFileSync(join(box.top, "once.vm"));
+    for (const part of [0.2, 0.5, 0.9, 1]) {
+      const path = join(box.top, `again-${part}.vm`);
+      writeFileSync(`${path}.vm-partial`, once.subarray(0, Math.floor(once.length * part)), { mode: 0o600 });
+      await box.ends(0, ["export", "S2", "-o", path], part > 0.3 ? "continuing an interrupted export" : "");
+      expect(readFileSync(path).equals(once)).toBe(true);
+      expect(existsSync(`${path}.vm-partial`)).toBe(false);
+    }
+    // Another snapshot's is not.
+    writeFileSync(join(box.top, "other.vm.vm-partial"), once.subarray(0, 9000), { mode: 0o600 });
+    await box.ok("export", "S0", "-o", "../other.vm");
+    await box.ok("import", join(box.top, "other.vm"), "../other");
+    expect(bytes(box, "other")).toEqual([1]);
+  });
+
+  test("an import from a file, without receiving again what is there", async () => {
+    await box.ok("export", "S2", "-o", "../whole.vm");
+    const path = join(box.top, "part.vm");
+    const whole = readFileSync(join(box.top, "whole.vm"));
+    writeFileSync(path, whole);
+    truncateSync(path, Math.floor(whole.length * 0.8));
+    await box.ends(74, ["import", path, "../continued"], "it is truncated");
+    expect(existsSync(place(box, "continued/backups"))).toBe(false);
+    const kept = join(place(box, "continued"), ".vm-partial-import/0/disk-0.qcow2");
+    const before = statSync(kept).ino;
+    writeFileSync(path, whole);
+    await box.ends(0, ["import", path, "../continued"], "continuing an interrupted import");
+    expect(statSync(join(place(box, "continued"), "backups/S1/disk-0.qcow2")).ino).toBe(before);
+    expect(bytes(box, "continued")).toEqual([1, 2, 3]);
+    expect(readdirSync(place(box, "continued")).toSorted()).toEqual([".work", "backups"]);
+  });
+});
+
+test("headers of GNU tar are read, and those made here are its own", () => {
+  const fd = openSync("/dev/null", "r");
+  const none = Buffer.alloc(512);
+  readSync(fd, none);
+  closeSync(fd);
+  expect(parseTarHeader(none)).toBeUndefined();
+  for (const size of [0, 1, 2 ** 33 - 1, 2 ** 33, 2 ** 45]) {
+    const header = buildTarHeader("0/x", size, 7);
+    expect(parseTarHeader(header)).toEqual({ name: "0/x", bytes: size, type: "0" });
+  }
+  const { stdout } = Bun.spawnSync(["tar", "-tvf", "-"], {
+    stdin: Buffer.concat([buildTarHeader("0/disk", 3, 0), Buffer.from("abc"), Buffer.alloc(509 + 1024)]),
+    env: { TZ: "UTC" },
+  });
+  expect(stdout.toString()).toMatch(/^-rw------- 0\/0 +3 1970-01-01 00:00 0\/disk\n$/);
+});

@@ -1,0 +1,269 @@
+/** OVA, for and from other programs. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseOvfDescriptor } from "../../src/lifecycle/ova/descriptor.ts";
+import { parseXml } from "../../src/lifecycle/ova/xml.ts";
+import { buildTarHeader } from "../../src/lib/tar.ts";
+import { sha256 } from "../../src/lib/crypto.ts";
+import { buildOvf } from "../../src/snapshot/transfer/ovf.ts";
+import { ovf1, ovf2, tarOf, vmdkOf, writeOva } from "../fixtures/ova.ts";
+import { type Sandbox } from "../fixtures/sandbox.ts";
+import { buildOnce, DISK_BYTES, qemuImg, seen, writeDisk } from "./snapshots.ts";
+
+const source = (): Promise<Sandbox> =>
+  buildOnce("ova", "", async (box) => {
+    await box.ok("create", "R & D");
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0");
+    for (const at of [1, 2]) {
+      writeDisk(box, at, at + 1);
+      await box.ok("backup", `S${at}`, "--format=qcow2");
+    }
+    writeDisk(box, 3, 4);
+  });
+
+let box: Sandbox;
+beforeAll(async () => {
+  box = await source();
+});
+afterAll(() => box[Symbol.dispose]());
+
+const place = (name: string): string => join(box.top, name);
+
+describe("export --format=ova", () => {
+  test.each([
+    ["S0", [1]],
+    ["S2", [1, 2, 3]],
+    [undefined, [1, 2, 3, 4]],
+  ])(
+    "of %p is an OVA that tar, sha256sum and qemu-img read, and that import makes the same VM of",
+    async (name, content) => {
+      const file = place(`${name}.ova`);
+      await box.ok("export", ...(name ? [name] : []), "--format=ova", "-o", file);
+      const dir = place(`unpacked-${name}`);
+      mkdirSync(dir);
+      const tar = (...words: string[]): string =>
+        Bun.spawnSync(["tar", ...words], { cwd: dir }).stdout.toString();
+      expect(tar("-tf", file).trim().split("\n")).toEqual(["R___D.ovf", "R___D.mf", "R___D-disk1.vmdk"]);
+      tar("-xf", file);
+      for (const line of readFileSync(join(dir, "R___D.mf"), "utf8").trim().split("\n")) {
+        const [, member = "", sum] = /^SHA256\((.+)\)= ([0-9a-f]{64})$/.exec(line)!;
+        expect(sha256(readFileSync(join(dir, member)))).toBe(sum!);
+      }
+      const info = JSON.parse(
+        Bun.spawnSync(["qemu-img", "info", "--output=json", join(dir, "R___D-disk1.vmdk")]).stdout.toString(),
+      );
+      expect(info).toMatchObject({ format: "vmdk", "virtual-size": DISK_BYTES });
+      expect(info["format-specific"].data["create-type"]).toBe("streamOptimized");
+      await box.ok("import", file, `../from-${name}`);
+      expect(seen(box, join(place(`from-${name}`), ".work/disk-0.img"))).toEqual(content);
+      expect(await box.json("-d", place(`from-${name}`), "status")).toMatchObject({
+        name: "R & D",
+        memoryMiB: 64,
+        cores: 1,
+      });
+      expect(readdirSync(box.host).toSorted()).toEqual([".work", "backups", "guest.env"]);
+    },
+  );
+
+  test("its descriptor is well-formed whatever the name, with the elements of an item in alphabetical order", () => {
+    const disks = Array.from({ length: 9 }, (_, at) => ({
+      file: `d${at}.vmdk`,
+      fileBytes: 7,
+      virtualBytes: 1 << 20,
+      bus: "VIRT" as const,
+    }));
+    const name = '<&">\u0007\ud800 ünïcode';
+    const text = buildOvf({
+      name,
+      processors: 3,
+      memoryMiB: 99,
+      efi: true,
+      secureBoot: true,
+      nics: 2,
+      disks,
+    });
+    const found = parseOvfDescriptor(text);
+    expect(found).toMatchObject({
+      name: '<&">?\ufffd ünïcode',
+      processors: 3,
+      memoryMiB: 99,
+      efi: true,
+      nics: 2,
+    });
+    expect(found.disks.map(({ file }) => file)).toEqual(disks.map(({ file }) => file));
+    for (const item of text.match(/<Item>[^]*?<\/Item>/g)!) {
+      const names = [...item.matchAll(/<rasd:(\w+)>/g)].map(([, word]) => word!);
+      expect(names).toEqual(names.toSorted());
+    }
+    // Seven disks at most on one SCSI controller.
+    expect(text.match(/SCSI controller \d/g)).toEqual(["SCSI controller 0", "SCSI controller 1"]);
+  });
+});
+
+const ovf = (): string => ovf1("disk.vmdk", DISK_BYTES);
+const named = (name: string): [string, Uint8Array] => [name, Buffer.from("x")];
+const link = (type: string): Buffer => {
+  const header = buildTarHeader("disk.vmdk", 0, 1);
+  header.write(type, 156);
+  const sum = header.reduce((all, byte, at) => all + (at >= 148 && at < 156 ? 32 : byte), 0);
+  header.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148);
+  return header;
+};
+
+const first = (): Buffer => tarOf([["machine.ovf", Buffer.from(ovf())]]).subarray(0, -1024);
+
+describe("import of an OVA made by hand", () => {
+  let vmdk: Buffer;
+  beforeAll(() => {
+    const raw = place("raw");
+    writeFileSync(raw, Buffer.alloc(DISK_BYTES).fill(7, 0, 1 << 16));
+    vmdk = vmdkOf(raw, place("disk.vmdk"));
+  });
+
+  test("OVF 1.0 with a SHA-1 manifest at its end", async () => {
+    const sum = new Bun.CryptoHasher("sha1").update(vmdk).digest("hex");
+    writeOva(place("one.ova"), {
+      ovf: ovf(),
+      files: [
+        ["disk.vmdk", vmdk],
+        ["machine.mf", Buffer.from(`SHA1 (disk.vmdk) = ${sum}\n`)],
+      ],
+    });
+    await box.ok("import", place("one.ova"), "../one");
+    expect(seen(box, join(place("one"), ".work/disk-0.img"))).toEqual([7]);
+    const status = await box.json("-d", place("one"), "status");
+    expect(status).toMatchObject({ name: "appliance", cores: 2, memoryMiB: 96, uefi: false });
+    expect(status.nics).toHaveLength(2);
+  });
+
+  test("OVF 2.0 with a compressed disk and an empty one, as written by GNU tar", async () => {
+    const dir = place("two-files");
+    mkdirSync(dir);
+    writeFileSync(join(dir, "m.ovf"), ovf2("d.vmdk.gz", DISK_BYTES, 'ovf:compression="gzip"'));
+    writeFileSync(join(dir, "d.vmdk.gz"), Bun.gzipSync(new Uint8Array(vmdk)));
+    writeFileSync(join(dir, "other.iso"), "x".repeat(5000));
+    Bun.spawnSync(["tar", "--format=pax", "-cf", place("two.ova"), "./m.ovf", "./other.iso", "./d.vmdk.gz"], {
+      cwd: dir,
+    });
+    await box.ok("import", place("two.ova"), "../two", "--no-uefi");
+    expect(seen(box, join(place("two"), ".work/disk-0.img"))).toEqual([7]);
+    const status = await box.json("-d", place("two"), "status");
+    expect(status).toMatchObject({ name: "R&D ☺", memoryMiB: 128, uefi: false, nics: [] });
+    expect(status.disks).toHaveLength(2);
+    expect(readFileSync(join(place("two"), ".work/guest.env"), "utf8")).toContain('"NVME=disk-0.img"');
+  });
+
+  test.each<[string, () => Uint8Array, string]>([
+    ["an absolute name", () => tarOf([["m.ovf", Buffer.from(ovf())], named("/tmp/x")]), "has a member"],
+    ["a name above", () => tarOf([["m.ovf", Buffer.from(ovf())], named("../x")]), "has a member"],
+    ["a name twice", () => tarOf([["m.ovf", Buffer.from(ovf())], named("a"), named("a")]), "twice"],
+    ["a symlink", () => Buffer.concat([first(), link("2")]), "no regular file"],
+    ["a hard link", () => Buffer.concat([first(), link("1")]), "no regular file"],
+    ["a device", () => Buffer.concat([first(), link("4")]), "no regular file"],
+    ["a sparse member", () => Buffer.concat([first(), link("S")]), "no regular file"],
+    ["more than fits", () => Buffer.concat([first(), buildTarHeader("disk.vmdk", 2 ** 50, 1)]), "no space"],
+    [
+      "too many members",
+      () =>
+        tarOf([["m.ovf", Buffer.from(ovf())], ...Array.from({ length: 1001 }, (_, at) => named(`f${at}`))]),
+      "too many",
+    ],
+    ["no disk", () => tarOf([["m.ovf", Buffer.from(ovf())]]), "disk.vmdk is missing"],
+    [
+      "a cut",
+      () =>
+        tarOf([
+          ["m.ovf", Buffer.from(ovf())],
+          ["disk.vmdk", vmdk],
+        ]).subarray(0, -2000),
+      "truncated",
+    ],
+    [
+      "a wrong checksum",
+      () =>
+        tarOf([
+          ["m.ovf", Buffer.from(ovf())],
+          ["m.mf", Buffer.from(`SHA256(disk.vmdk)= ${"0".repeat(64)}`)],
+          ["disk.vmdk", vmdk],
+        ]),
+      "checksum of disk.vmdk",
+    ],
+    [
+      "a disk that names others",
+      () =>
+        tarOf([
+          ["m.ovf", Buffer.from(ovf())],
+          ["disk.vmdk", Buffer.from('# Disk DescriptorFile\nversion=1\nRW 1 FLAT "/etc/passwd" 0\n')],
+        ]),
+      "external",
+    ],
+    [
+      "a compressed disk that explodes",
+      () =>
+        tarOf([
+          ["m.ovf", Buffer.from(ovf1("disk.vmdk", DISK_BYTES, 'ovf:compression="gzip"'))],
+          ["disk.vmdk", Bun.gzipSync(Buffer.alloc(80 << 20))],
+        ]),
+      "larger than its disk",
+    ],
+    ["no descriptor", () => tarOf([named("x")]), "no OVF descriptor"],
+    ["no archive", () => Buffer.alloc(2048, "x"), "not a tar archive"],
+  ])("is refused with %s", async (_, content, words) => {
+    writeFileSync(place("bad.ova"), content());
+    const result = await box.vm("import", place("bad.ova"), "../bad");
+    expect([73, 74]).toContain(result.status);
+    expect(result.stderr).toContain(words);
+    expect(existsSync(place("bad"))).toBe(false);
+  });
+
+  test.each<[string, string, string]>([
+    ["a document type", '<!DOCTYPE x [<!ENTITY a "b">]><Envelope/>', "document type"],
+    ["an entity of its own", "<Envelope>&a;</Envelope>", "entity"],
+    ["an open element", "<Envelope><a></Envelope>", "well-formed"],
+    ["two roots", "<a/><b/>", "well-formed"],
+    ["deep elements", "<a>".repeat(99) + "</a>".repeat(99), "too many elements"],
+    ["many elements", `<a>${"<b/>".repeat(20_001)}</a>`, "too many elements"],
+    ["text", "hello", "well-formed"],
+  ])("XML with %s is refused", (_, text, words) => {
+    expect(() => parseXml(text)).toThrow(words);
+  });
+
+  test.each<[string, (text: string) => string, string]>([
+    [
+      "two machines",
+      (text) => text.replace("</VirtualSystem>", "</VirtualSystem><VirtualSystem/>"),
+      "2 virtual machines",
+    ],
+    [
+      "a file elsewhere",
+      (text) => text.replace('"disk.vmdk"', '"http://x/d"'),
+      "not in a file of the archive",
+    ],
+    ["a path", (text) => text.replace('"disk.vmdk"', '"../d"'), "not in a file of the archive"],
+    ["an unknown disk", (text) => text.replace("/disk/vmdisk1", "/disk/other"), "does not describe"],
+    [
+      "a size that is no number",
+      (text) => text.replace(/capacity="\d+"/, 'capacity="-1"'),
+      "the size of the disk",
+    ],
+    ["unknown units", (text) => text.replace("MegaBytes", "parsec"), "unknown units"],
+    ["a chunked file", (text) => text.replace("ovf:href", 'ovf:chunkSize="1" ovf:href'), "several parts"],
+    [
+      "a parent",
+      (text) => text.replace("ovf:fileRef", 'ovf:parentRef="x" ovf:fileRef'),
+      "depends on another",
+    ],
+  ])("a descriptor with %s is refused", (_, change, words) => {
+    expect(() => parseOvfDescriptor(change(ovf()))).toThrow(words);
+  });
+});
+
+test("an OVA is not mistaken for an export, and the other way round", async () => {
+  writeFileSync(place("x.bin"), tarOf([["m.ovf", Buffer.from("x")]]));
+  await box.ends(74, ["import", place("x.bin"), "../x"], "--format=ova");
+  rmSync(place("x.bin"));
+  qemuImg("create", "-q", "-f", "qcow2", place("x.qcow2"), "1M");
+  await box.ends(74, ["import", place("x.qcow2"), "../x"], "not an export of this program");
+});

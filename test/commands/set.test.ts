@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { prefixOf } from "../../src/network/addresses.ts";
@@ -92,6 +93,7 @@ test.each(["set MEMORY=1G", "nic add", "nic remove 1", "forward add tcp::7-:1"])
     using box = await created();
     const before = guestEnv(box);
     using _lock = await lockVm(box.host, "hold");
+    using _clock = fastClock();
     await box.ends(75, line, "lock");
     expect(guestEnv(box)).toBe(before);
   },

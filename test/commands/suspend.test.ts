@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, truncateSync, writeFile
 import { join } from "node:path";
 import * as ramState from "../../src/qemu/ram-state.ts";
 import { lockVm } from "../../src/store/lock.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { HANG, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { edit } from "./snapshots.ts";
@@ -190,6 +191,7 @@ describe("a suspended VM", () => {
     await box.ends(0, "stop", "its guest is stopped, and its RAM kept");
     await box.ends(75, "backup --ram", "the VM is suspended", "vm run --detach && vm backup --ram");
     using _lock = await lockVm(box.host, "test");
+    using _clock = fastClock();
     await box.ends(75, "stop", "cannot stop: the VM is locked");
   });
 });

@@ -14,6 +14,7 @@ import {
 import { dirname, join } from "node:path";
 import { findSwtpm } from "../../src/vm/tpm.ts";
 import { processesIn } from "../e2e/harness.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 import { testIf } from "../fixtures/needs.ts";
 
@@ -99,6 +100,7 @@ describe("a TPM", () => {
     mkdirSync(directory(box), { mode: 0o700 });
     const script = box.program("swtpm", "sleep 1000");
     const left = Bun.spawn([script], { cwd: directory(box), stdio: ["ignore", "ignore", "ignore"] });
+    using _clock = fastClock();
     await box.ends(0, "destroy");
     expect(await left.exited).not.toBe(0);
   });

@@ -1,14 +1,14 @@
 import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { created as createdWith } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
 /** A VM without and with CD images beside it. */
 async function created(): Promise<Sandbox> {
-  const box = new Sandbox("MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n");
-  await box.ok("create", "G");
+  const box = await createdWith("MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n");
   for (const name of ["a.iso", "b.iso"]) box.write(name, iso());
   return box;
 }

@@ -2,16 +2,10 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
+import { created } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
-
-/** A new VM that has never run. */
-async function created(conf?: string): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok("create", "G");
-  return box;
-}
 
 const lastEnd = async (box: Sandbox): Promise<string | undefined> => (await box.json("status")).lastEnd?.end;
 

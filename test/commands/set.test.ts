@@ -13,18 +13,13 @@ import {
 } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import { created } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
 import { testIf } from "../fixtures/needs.ts";
-
-async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok(...words, "create", "G");
-  return box;
-}
 
 const guestEnv = (box: Sandbox): string => readFileSync(join(box.work, "guest.env"), "utf8");
 

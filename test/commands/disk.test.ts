@@ -11,17 +11,15 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as storeFiles from "../../src/store/files.ts";
+import { created as createdWith } from "../fixtures/built.ts";
 import { Refusal, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { qemuImg } from "./snapshots.ts";
 
 const MIB = 1 << 20;
 
-async function created(...words: string[]): Promise<Sandbox> {
-  const box = new Sandbox("MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n");
-  await box.ok(...words, "create", "G");
-  return box;
-}
+const created = (...words: string[]): Promise<Sandbox> =>
+  createdWith("MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n", ...words);
 
 interface Listed {
   number: number;

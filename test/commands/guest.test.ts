@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { FakeQemu, HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
@@ -120,6 +121,7 @@ describe("exec", () => {
         "guest-exec-status": () => ({ exited: false }),
       },
     });
+    using _clock = fastClock();
     await box.ends(124, "-t 1 exec sleep 99", "sleep");
     expect(asked).toEqual(["sleep", "kill"]);
   });

@@ -14,14 +14,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { created } from "../fixtures/built.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { qemuImg, written } from "./snapshots.ts";
-
-async function created(conf?: string): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok("create", "G");
-  return box;
-}
 
 /** A directory with a disk and settings, but without the program's mark. */
 function unmarked(): Sandbox {

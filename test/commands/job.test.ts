@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as descriptors from "../../src/qmp/send-descriptor.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { lockVm } from "../../src/store/lock.ts";
 import { readMark, updateMark } from "../../src/store/mark.ts";
@@ -208,7 +209,7 @@ describe("job", () => {
     ["the start of the rescue", "job check", false, "did not start"],
     ["the end of the job", "-t 1 job check", true, "did not finish"],
   ])("limits the time for %s (124)", async (_title, line, starts, printed) => {
-    using box = await withJob("RESCUE_START_TIMEOUT=1\n");
+    using box = await withJob(starts ? "" : "RESCUE_START_TIMEOUT=1\n");
     box.qemu = {
       answers: { system_powerdown: () => ({}) },
       started: (qemu) => {
@@ -223,6 +224,7 @@ describe("job", () => {
         );
       },
     };
+    using _clock = fastClock();
     await box.ends(124, line, printed);
   });
 

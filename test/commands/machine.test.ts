@@ -13,6 +13,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { findIoUringProblem } from "../../src/process/libc.ts";
 import { updateRun } from "../../src/store/mark.ts";
+import { created as createdWith } from "../fixtures/built.ts";
 import { testWith } from "../fixtures/needs.ts";
 import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
@@ -20,11 +21,8 @@ import { qemuImg } from "./snapshots.ts";
 
 const CONF = "MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n";
 
-async function created(conf = `${CONF}PORT=\n`, ...words: string[]): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok(...words, "create", "G");
-  return box;
-}
+const created = (conf = `${CONF}PORT=\n`, ...words: string[]): Promise<Sandbox> =>
+  createdWith(conf, ...words);
 
 /** Firmware variables of this length. */
 function variables(bytes: number): Buffer<ArrayBuffer> {

@@ -2,15 +2,10 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
+import { created } from "../fixtures/built.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
-
-/** A new VM that has never run. */
-async function created(conf?: string): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok("create", "G");
-  return box;
-}
 
 const lastEnd = async (box: Sandbox): Promise<string | undefined> => (await box.json("status")).lastEnd?.end;
 
@@ -106,6 +101,7 @@ describe("the time limit of a run", () => {
   ])("%s ends with 124", async (line, behaviour, end) => {
     using box = await created("MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\nSTOP_TIMEOUT=1\n");
     box.qemu = behaviour;
+    using _clock = fastClock();
     await box.ends(124, line, "after 1 seconds");
     expect(await lastEnd(box)).toBe(end);
     const killed = "time limit of 1 s: guest killed: it did not power off within 1 s (STOP_TIMEOUT)";
@@ -119,6 +115,7 @@ describe("the time limit of a run", () => {
     ["in front of a batch with a job is for the job", "", "-t 1 @run @job nothing", 66],
   ])("%s", async (_what, conf, line, status) => {
     using box = await created(`MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\n${conf}`);
+    using _clock = fastClock();
     box.qemu = { started: (qemu) => void setTimeout(() => qemu.powerOff(), 1500) };
     expect((await box.vm(...line.split(" "))).status).toBe(status);
     expect(await lastEnd(box)).toBe("powered-off");
@@ -277,6 +274,7 @@ describe("run --detach --wait", () => {
     box.qemu = {
       started: () => void server.listen(port, "127.0.0.1"),
     };
+    using _clock = status === 124 ? fastClock() : undefined;
     await box.ends(status, `-t 1 --forward=tcp:127.0.0.1:${port}-:22 run -b --wait=${wait}`);
     server.close();
   });
@@ -287,6 +285,7 @@ describe("run --detach --wait", () => {
     await box.ends(0, "run -b --wait=agent", "agent");
     await box.ok("stop");
     box.qemu = {};
+    using _clock = fastClock();
     await box.ends(124, "-t 1 run -b --wait=agent", "agent");
     await box.ok("stop");
     await box.ends(124, "-t 100 run -b --wait=agent -t 1", "agent");
@@ -408,6 +407,7 @@ describe("stop", () => {
   test("sends signals to a qemu that does not answer", async () => {
     using box = await created();
     const qemu = await box.running({ answers: { quit: () => HANG } });
+    using _clock = fastClock();
     await box.ends(0, "stop --force", "SIGTERM", String(qemu.process.pid));
     expect(await lastEnd(box)).toBe("stopped");
   });

@@ -13,17 +13,13 @@ import {
 } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
+import { created } from "../fixtures/built.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Refusal, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { prefixOf } from "../../src/network/addresses.ts";
 import { lockVm } from "../../src/store/lock.ts";
 import { testIf } from "../fixtures/needs.ts";
-
-async function created(conf?: string, ...words: string[]): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  await box.ok(...words, "create", "G");
-  return box;
-}
 
 const guestEnv = (box: Sandbox): string => readFileSync(join(box.work, "guest.env"), "utf8");
 
@@ -92,6 +88,7 @@ test.each(["set MEMORY=1G", "nic add", "nic remove 1", "forward add tcp::7-:1"])
     using box = await created();
     const before = guestEnv(box);
     using _lock = await lockVm(box.host, "hold");
+    using _clock = fastClock();
     await box.ends(75, line, "lock");
     expect(guestEnv(box)).toBe(before);
   },

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
 import {
@@ -294,6 +295,7 @@ describe("snapshots", () => {
     ])("%s", async (_title, behaviour, words, status, printed) => {
       box.qemu = behaviour;
       const count = box.qemus.length;
+      using _clock = status === 124 ? fastClock() : undefined;
       await box.ends(status, `verify S3 --boot ${words}`, printed);
       expect(box.qemus.length).toBe(count + 1);
       // The copy has an isolated network, and is removed.

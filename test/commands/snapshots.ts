@@ -1,17 +1,8 @@
 /** Shared fixtures of the snapshot tests. */
-import { afterAll } from "bun:test";
-import {
-  chmodSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Sandbox } from "../fixtures/sandbox.ts";
+import { buildBox } from "../fixtures/built.ts";
+import type { Sandbox } from "../fixtures/sandbox.ts";
 
 /** Size of the disk in bytes. */
 export const DISK_BYTES = 1 << 20;
@@ -44,34 +35,12 @@ export function qemuImg(...words: string[]): void {
   if (exitCode !== 0) throw new Error(`qemu-img ${words.join(" ")}: ${stderr.toString()}`);
 }
 
-/** Directories of VMs that were built before, and copies of them, by what was built. */
-const built = new Map<string, { top: string; copy: string }>();
-afterAll(() => {
-  for (const { copy } of built.values()) rmSync(copy, { recursive: true });
-  built.clear();
-});
-
-/** A VM that `build` makes for the first test, and a copy in the same place for later ones. */
-export async function buildOnce(
+/** A VM that `build` makes once. @param conf further settings */
+export const buildOnce = (
   name: string,
   conf: string,
   build: (box: Sandbox) => Promise<void>,
-): Promise<Sandbox> {
-  const settings = `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n${conf}`;
-  const before = built.get(name + conf);
-  if (before && !existsSync(before.top)) {
-    cpSync(before.copy, before.top, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
-    return new Sandbox(settings, before.top);
-  }
-  const box = new Sandbox(settings);
-  await build(box);
-  if (!before) {
-    const copy = `${box.top}.built`;
-    cpSync(box.top, copy, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
-    built.set(name + conf, { top: box.top, copy });
-  }
-  return box;
-}
+): Promise<Sandbox> => buildBox(name, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n${conf}`, build);
 
 /** A VM with one disk, whose first 64 KiB are written. */
 export const written = (conf = ""): Promise<Sandbox> =>

@@ -4,6 +4,8 @@ import { existsSync, mkdirSync, readdirSync, renameSync, truncateSync, writeFile
 import { join } from "node:path";
 import * as ramState from "../../src/qemu/ram-state.ts";
 import { lockVm } from "../../src/store/lock.ts";
+import { created as createdWith } from "../fixtures/built.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { HANG, type Behaviour, type FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { edit } from "./snapshots.ts";
@@ -45,11 +47,8 @@ function withRam(box: Sandbox, behaviour: Behaviour = {}): Behaviour {
   };
 }
 
-async function created(conf = ""): Promise<Sandbox> {
-  const box = new Sandbox(`MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n${conf}`);
-  await box.ok("create", "G");
-  return box;
-}
+const created = (conf = ""): Promise<Sandbox> =>
+  createdWith(`MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\nSHARES=()\n${conf}`);
 
 /** Starts or resumes it. */
 const run = (box: Sandbox, behaviour?: Behaviour, ...words: string[]): Promise<FakeQemu> =>
@@ -190,6 +189,7 @@ describe("a suspended VM", () => {
     await box.ends(0, "stop", "its guest is stopped, and its RAM kept");
     await box.ends(75, "backup --ram", "the VM is suspended", "vm run --detach && vm backup --ram");
     using _lock = await lockVm(box.host, "test");
+    using _clock = fastClock();
     await box.ends(75, "stop", "cannot stop: the VM is locked");
   });
 });

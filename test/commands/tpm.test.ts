@@ -14,6 +14,8 @@ import {
 import { dirname, join } from "node:path";
 import { findSwtpm } from "../../src/vm/tpm.ts";
 import { processesIn } from "../e2e/harness.ts";
+import { buildBox } from "../fixtures/built.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 import { testIf } from "../fixtures/needs.ts";
 
@@ -34,12 +36,11 @@ function stateOf(text: string): Buffer {
   return content;
 }
 
-async function withTpm(conf = CONF, ...words: string[]): Promise<Sandbox> {
-  const box = new Sandbox(conf);
-  box.program("swtpm", SWTPM);
-  await box.ok(...words, "--tpm", "create", "G");
-  return box;
-}
+const withTpm = (conf = CONF, ...words: string[]): Promise<Sandbox> =>
+  buildBox(words.join(" "), conf, (box) => {
+    box.program("swtpm", SWTPM);
+    return box.ok(...words, "--tpm", "create", "G");
+  });
 
 const directory = (box: Sandbox): string => join(box.work, ".vm-tpm");
 const state = (box: Sandbox): string => join(directory(box), "tpm2-00.permall");
@@ -99,6 +100,7 @@ describe("a TPM", () => {
     mkdirSync(directory(box), { mode: 0o700 });
     const script = box.program("swtpm", "sleep 1000");
     const left = Bun.spawn([script], { cwd: directory(box), stdio: ["ignore", "ignore", "ignore"] });
+    using _clock = fastClock();
     await box.ends(0, "destroy");
     expect(await left.exited).not.toBe(0);
   });

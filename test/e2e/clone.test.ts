@@ -69,7 +69,7 @@ suite(
       expect(await content(box, diskOf(box, "web3"))).toBe(changed);
     });
 
-    testInTurn(1, 4)("the guest of a clone gets an identity of its own, by the job", async () => {
+    testInTurn(1, 8)("the guest of a clone gets an identity of its own, by the job", async () => {
       using box = smallSandbox();
       configure(
         box,

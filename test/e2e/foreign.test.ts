@@ -59,7 +59,7 @@ const PACKAGES = [
 ].flatMap((line) => line.split(" "));
 
 /** On the days without a Debian (debian.test.ts). */
-const WITH_JOBS: ForeignArch[] = isTurn(3, 4)
+const WITH_JOBS: ForeignArch[] = isTurn(3, 8)
   ? sampled(["aarch64", "armhf", "riscv64", "ppc64le"], 1, 0)
   : [];
 for (const arch of WITH_JOBS)

@@ -11,6 +11,7 @@ import {
   smallSandbox,
   suiteInTurn,
   typePassphrase,
+  turnsOf,
 } from "./tools.ts";
 
 /** How a disk is filled: commands of a job, which leave the filesystem in `fs`. */
@@ -60,7 +61,7 @@ suiteInTurn(2, 4)("disk resize --fs", () => {
   });
   afterAll(() => base?.[Symbol.dispose]());
 
-  describe.each(sampled(Object.keys(FILLED), 0))("%s", (what) => {
+  describe.each(sampled(Object.keys(FILLED), 0, 1, turnsOf(4)))("%s", (what) => {
     test("grows, and keeps its data", async () => {
       using box = smallSandbox();
       box.environment.XDG_CACHE_HOME = join(profiles, "../cache");

@@ -18,13 +18,13 @@ suiteInTurn(1)("faults in qcow2 snapshots", () => {
   });
   afterAll(() => lab?.[Symbol.dispose]());
 
-  testInTurn(1, 4)("kill -9 at moments of backup, restore, merge and prune", async () => {
+  testInTurn(1, 8)("kill -9 at moments of backup, restore, merge and prune", async () => {
     await sweepKills({ lab, seed, point }, 1);
     expect(wrong).toEqual([]);
     expect(points).toBe(7);
   });
 
-  if (isTurn(3, 4))
+  if (isTurn(3, 8))
     rootTest("a disk that is full half-way", async () => {
       await sweepFull({ lab, seed, point }, 1);
       expect(wrong).toEqual([]);

@@ -11,7 +11,7 @@ import { configure, names, smallSandbox, suiteInTurn } from "./tools.ts";
 
 const SETTINGS = "MEMORY=64M\nPORT=\nDISKS=( AHCI=300M )\n";
 
-suiteInTurn(1, 4)(
+suiteInTurn(5, 8)(
   "jobs in a rescue CD",
   () => {
     let base: Sandbox;

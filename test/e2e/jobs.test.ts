@@ -357,7 +357,7 @@ suite("jobs", () => {
     },
   );
 
-  testInTurn(1, 4)("two first jobs at once, and one that is killed while it saves the state", async () => {
+  testInTurn(5, 8)("two first jobs at once, and one that is killed while it saves the state", async () => {
     using box = jobSandbox(profiles);
     using other = jobSandbox(profiles);
     const cache = join(box.top, "cache");
@@ -415,7 +415,7 @@ suite("jobs", () => {
   });
 
   // On the other days of a Debian: debian.test.ts.
-  testInTurn(1, 4)(
+  testInTurn(1, 8)(
     "post-install with files and a chroot; run-ssh: a login, which ends with RELEASE",
     async () => {
       using box = jobSandbox(profiles);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
 import { guests, type Sandbox } from "./harness.ts";
 import { buildInitrd } from "./linux-initrd.ts";
-import { configure, sampled, smallSandbox, suite } from "./tools.ts";
+import { configure, sampled, smallSandbox, suite, turnsOf } from "./tools.ts";
 
 /**
  * Prints each PCI device's place and class, each card's address and name by systemd's rules (systemd.net-naming-scheme(7),
@@ -64,7 +64,7 @@ suite("a guest sees", () => {
     iso = await guests();
   });
 
-  describe.each(sampled(["pc", "q35"], 0))("on %s", (board) => {
+  describe.each(sampled(["pc", "q35"], 0, 1, turnsOf(4)))("on %s", (board) => {
     describe.each(sampled(["VIRT", "AHCI", "SCSI", "NVME"], 0))("with a disk on %s", (bus) => {
       let box: Sandbox;
       let plain: string[];

@@ -37,7 +37,7 @@ async function withPrograms(box: Sandbox): Promise<string> {
   return directory;
 }
 
-suiteInTurn(3, 4)(
+suiteInTurn(7, 8)(
   "network boot",
   () => {
     test.each([

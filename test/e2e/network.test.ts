@@ -13,7 +13,7 @@ import {
   seed,
   smallSandbox,
   suiteInTurn,
-  testInTurn,
+  turnsOf,
 } from "./tools.ts";
 
 /** Prints each card's PCI address, MAC address and carrier whenever they change. */
@@ -77,8 +77,8 @@ async function infoNetwork(box: Sandbox): Promise<string> {
   }
 }
 
-suiteInTurn(3, 4)("a running guest", () => {
-  describe.each(sampled(["pc", "q35"], 0))("on %s", (board) => {
+suiteInTurn(3, 8)("a running guest", () => {
+  describe.each(sampled(["pc", "q35"], 0, 1, turnsOf(8)))("on %s", (board) => {
     let box: Sandbox;
 
     beforeAll(async () => {
@@ -138,45 +138,42 @@ suiteInTurn(3, 4)("a running guest", () => {
       await box.ok(["forward", "remove", "--temporary", String(other)]);
     });
 
-    testInTurn(3, 8)(
-      "changes at random: status agrees with qemu and the guest, and no netdev is left",
-      async () => {
-        const ports = await Promise.all(Array.from({ length: 4 }, freePort));
-        let state = seed + 1;
-        const random = (below: number): number => {
-          state = (state * 1_103_515_245 + 12_345) % 2 ** 31;
-          return Math.floor((state / 2 ** 31) * below);
-        };
-        const changes = [
-          () => ["nic", "add"],
-          () => ["nic", "remove", String(2 + random(3))],
-          () => ["nic", ["up", "down"][random(2)]!, String(1 + random(4))],
-          () => ["forward", "add", `tcp:127.0.0.1:${ports[random(4)]}-10.0.2.15:80`],
-          () => ["forward", "remove", String(ports[random(4)])],
-        ];
-        for (let count = 0; count < 30; count++) {
-          const words = changes[random(changes.length)]!();
-          // What is not there cannot be removed, and what is there not added.
-          const { status, stderr } = await box.vm(words);
-          if (![0, 64, 66, 69].includes(status!)) throw new Error(`${words.join(" ")}: ${status}\n${stderr}`);
-        }
-        const { nics, forwards, state: now, nextRun } = await json("status");
-        expect([now, nextRun]).toEqual(["running", undefined]);
-        const network = await infoNetwork(box);
-        const ids = [...network.matchAll(/\b(net\d):/g)].map(([, id]) => id);
-        expect(ids.toSorted()).toEqual(nics.map(({ number }: { number: number }) => `net${number - 1}`));
-        for (const port of ports) {
-          const forwarded = forwards.some((rule: string) => rule.includes(`:${port}-`));
-          expect([port, await isRefused(port)]).toEqual([port, !forwarded]);
-        }
-        await cardsAre(box, "the cards of status", (cards) =>
-          Bun.deepEquals(
-            cards.map(({ mac, up }) => [mac, up ? "up" : "down"]),
-            nics.map(({ mac, link }: { mac: string; link: string }) => [mac, link]),
-          ),
-        );
-      },
-    );
+    test("changes at random: status agrees with qemu and the guest, and no netdev is left", async () => {
+      const ports = await Promise.all(Array.from({ length: 4 }, freePort));
+      let state = seed + 1;
+      const random = (below: number): number => {
+        state = (state * 1_103_515_245 + 12_345) % 2 ** 31;
+        return Math.floor((state / 2 ** 31) * below);
+      };
+      const changes = [
+        () => ["nic", "add"],
+        () => ["nic", "remove", String(2 + random(3))],
+        () => ["nic", ["up", "down"][random(2)]!, String(1 + random(4))],
+        () => ["forward", "add", `tcp:127.0.0.1:${ports[random(4)]}-10.0.2.15:80`],
+        () => ["forward", "remove", String(ports[random(4)])],
+      ];
+      for (let count = 0; count < 30; count++) {
+        const words = changes[random(changes.length)]!();
+        // What is not there cannot be removed, and what is there not added.
+        const { status, stderr } = await box.vm(words);
+        if (![0, 64, 66, 69].includes(status!)) throw new Error(`${words.join(" ")}: ${status}\n${stderr}`);
+      }
+      const { nics, forwards, state: now, nextRun } = await json("status");
+      expect([now, nextRun]).toEqual(["running", undefined]);
+      const network = await infoNetwork(box);
+      const ids = [...network.matchAll(/\b(net\d):/g)].map(([, id]) => id);
+      expect(ids.toSorted()).toEqual(nics.map(({ number }: { number: number }) => `net${number - 1}`));
+      for (const port of ports) {
+        const forwarded = forwards.some((rule: string) => rule.includes(`:${port}-`));
+        expect([port, await isRefused(port)]).toEqual([port, !forwarded]);
+      }
+      await cardsAre(box, "the cards of status", (cards) =>
+        Bun.deepEquals(
+          cards.map(({ mac, up }) => [mac, up ? "up" : "down"]),
+          nics.map(({ mac, link }: { mac: string; link: string }) => [mac, link]),
+        ),
+      );
+    });
 
     test("set: the running machine keeps its memory until the next run", async () => {
       await box.ok(["set", "-m", "640M"]);

@@ -141,7 +141,7 @@ async function networkProcesses(): Promise<string> {
     .join("\n");
 }
 
-suiteInTurn(3, 4)("networks", () => {
+suiteInTurn(7, 8)("networks", () => {
   beforeAll(() => {
     runtime = realpathSync(mkdtempSync(join(tmpdir(), "vm-run-")));
   });

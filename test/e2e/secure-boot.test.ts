@@ -11,7 +11,7 @@ async function install(box: Sandbox, disk: string): Promise<void> {
   await Bun.$`qemu-img convert -f raw -O qcow2 ${disk} ${box.path(".work/disk-0.img")}`.quiet();
 }
 
-suiteInTurn(1, 4)("Secure Boot", () => {
+suiteInTurn(5, 8)("Secure Boot", () => {
   test("refuses an unsigned boot loader, and boots a signed one; the variables are in the snapshot", async () => {
     const { efiDisk } = await guests();
     const signed = await buildSignedDisk(join(checkout, ".cache/guests"), efiDisk);

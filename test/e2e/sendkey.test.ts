@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import type { Guests } from "../guests/build.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
-import { configure, sampled, smallSandbox, suiteInTurn } from "./tools.ts";
+import { configure, sampled, smallSandbox, suiteInTurn, turnsOf } from "./tools.ts";
 
 const SCRIPT = `
 stty -echo </dev/tty1
@@ -31,7 +31,7 @@ suiteInTurn(0, 4)("a guest receives", () => {
     built = await guests();
   });
 
-  describe.each(sampled(["BIOS", "UEFI"], 0))("with %s", (firmware) => {
+  describe.each(sampled(["BIOS", "UEFI"], 0, 1, turnsOf(4)))("with %s", (firmware) => {
     test("a text of 300 characters, exactly, three times", async () => {
       using box = await typingGuest(built, firmware);
       expect(TEXT).toHaveLength(300);

@@ -59,33 +59,33 @@ suiteInTurn(1)(
       expect(snapshots.B).toStartWith("mixed ");
     });
 
-    testInTurn(1, 4)("kill -9 at random times of its commands", async () => {
+    testInTurn(1, 8)("kill -9 at random times of its commands", async () => {
       const { wrong, points } = await collect((sweep) => sweepRandomKills(sweep, 3));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
     });
 
-    testInTurn(3, 4)("kill -9 at random times of snapshots while it runs", async () => {
+    testInTurn(7, 8)("kill -9 at random times of snapshots while it runs", async () => {
       const { wrong, points } = await collect((sweep) => sweepLiveKills(sweep, 2));
       expect(wrong).toEqual([]);
       expect(points).toBe(3);
     });
 
-    testInTurn(3, 4)("changes at random to its hardware while it runs", async () => {
+    testInTurn(3, 8)("changes at random to its hardware while it runs", async () => {
       const { wrong, points } = await collect((sweep) =>
-        sweepChanges(sweep, { changes: 12, each: 6, uefi: isTurn(3, 8) }),
+        sweepChanges(sweep, { changes: 12, each: 6, uefi: isTurn(3, 16) }),
       );
       expect(wrong).toEqual([]);
       expect(points).toBe(12 + 2 + 1 + 2 + 1);
     });
 
-    testInTurn(1, 4)("four commands at once, in a random mix", async () => {
+    testInTurn(5, 8)("four commands at once, in a random mix", async () => {
       const { wrong, points } = await collect((sweep) => sweepMix(sweep, { inplace: false }, { seconds: 4 }));
       expect(wrong).toEqual([]);
       expect(points).toBeGreaterThan(2);
     });
 
-    testInTurn(1, 4)(
+    testInTurn(1, 8)(
       "flipped bits and bytes, and truncated files, in snapshots and working directories",
       async () => {
         const { wrong, points } = await collect((sweep) => sweepFlips(sweep, { flips: 5, cuts: 3 }));
@@ -95,7 +95,7 @@ suiteInTurn(1)(
     );
 
     // In a mount namespace of its own, so that all mounts disappear.
-    if (isTurn(3, 4))
+    if (isTurn(7, 8))
       rootTest("full disks, and disks with I/O errors", async () => {
         const soak = join(import.meta.dir, "../../scripts/lib/soak.ts");
         const only = [
@@ -105,7 +105,7 @@ suiteInTurn(1)(
           "full:merge:tmpdir:calls",
         ]
           // Two of them at each turn.
-          .filter((_, index) => isTurn(index % 2 ? 3 : 7, 8))
+          .filter((_, index) => isTurn(index % 2 ? 7 : 15, 16))
           .join(",");
         const child = Bun.spawn(
           ["unshare", "--mount", process.execPath, soak, "--quick", `--seed=${seed}`, `--only=${only}`],

@@ -57,12 +57,13 @@ export const seed = Number(process.env.VM_TEST_SEED ?? Math.floor(Date.now() / 8
  * Selects the variations that this run tests.
  * @param always how many of the first ones, the most significant, are in every sample
  * @param more how many of the others are, in turn
+ * @param turn which turn: where that is not each day, the number of the day would select the same ones each time
  */
-export function sampled<T>(variations: readonly T[], always = 1, more = 1): T[] {
+export function sampled<T>(variations: readonly T[], always = 1, more = 1, turn = seed): T[] {
   if (allVariations) return [...variations];
   const rest = variations.slice(always);
   const turns = Math.min(more, rest.length);
-  const chosen = Array.from({ length: turns }, (_, index) => rest[(seed * turns + index) % rest.length]!);
+  const chosen = Array.from({ length: turns }, (_, index) => rest[(turn * turns + index) % rest.length]!);
   return [...variations.slice(0, always), ...chosen];
 }
 
@@ -74,6 +75,9 @@ export const testSampled = (variations: Record<string, () => unknown>, always: n
 
 /** For what takes long: is this day number `turn` of `days`? */
 export const isTurn = (turn: number, days = 2): boolean => allVariations || seed % days === turn;
+
+/** How many turns of so many days there have been. */
+export const turnsOf = (days: number): number => Math.floor(seed / days);
 
 /** `test` on its day; defines nothing on other days. */
 export const testInTurn = (turn: number, days?: number): typeof test =>

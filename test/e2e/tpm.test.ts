@@ -31,7 +31,7 @@ async function addTools(box: Sandbox): Promise<void> {
   );
 }
 
-suiteInTurn(1, 4)(
+suiteInTurn(1, 8)(
   "a TPM",
   () => {
     test("unseals after a restore what was sealed before, from a live snapshot and from one of a VM that is off", async () => {

@@ -83,7 +83,7 @@ suite("UEFI", () => {
     expect(mode(bios.path(".work/efivars.bin"))).toBe("600");
   });
 
-  testInTurn(1, 4)(
+  testInTurn(5, 8)(
     "a snapshot of the earlier program boots by its own NVRAM entry, in both programs",
     async () => {
       using box = uefiSandbox();

@@ -5,6 +5,7 @@ import { VmError } from "../../src/lib/errors.ts";
 import { receiveDescriptor, sendDescriptor, socketPair } from "../../src/process/descriptors.ts";
 import { pipe } from "../../src/process/libc.ts";
 import { COMPANION_FD, startCompanion } from "../../src/qemu/companion.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const isGone = (pid: number): boolean => {
@@ -69,6 +70,7 @@ describe("startCompanion", () => {
     using temp = new Temp();
     const argv = shell("trap '' TERM; while :; do sleep 1; done");
     const companion = await startCompanion({ argv, cwd: temp.top, logPath: temp.path("log") });
+    using _clock = fastClock();
     await companion.end();
     expect(isGone(companion.pid)).toBe(true);
   });

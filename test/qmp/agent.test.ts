@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Socket } from "bun";
 import { AgentBusy, AgentError, agentLock, AgentTimeout, GuestAgent } from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { failureOf } from "../fixtures/failure.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { FakeAgent } from "./fake-agent.ts";
@@ -60,6 +61,7 @@ const askSlowly = async (name: string): Promise<unknown> => {
 describe("the guest agent", () => {
   test("answers one command after the other: waiting commands do not time out", async () => {
     using _fake = fakeAgent(({ execute }, socket) => void socket.write(reply(execute)));
+    using _clock = fastClock(2);
     expect(await Promise.all(["a", "b", "c"].map(askSlowly))).toEqual(["a", "b", "c"]);
   });
 

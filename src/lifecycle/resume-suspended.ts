@@ -93,7 +93,9 @@ export async function openSuspended(
 /** The VM with the settings of its suspended machine. Changed ones count from the next boot on. */
 async function readAsSuspended(context: Context, next: Vm, work: Workdir, record: RunRecord): Promise<Vm> {
   const { settings } = record;
-  const kept = Object.fromEntries(Object.entries(settings ?? {}).filter(([name]) => !FREE.has(name)));
+  // Another machine may have the port meanwhile; that there is a display decides on devices.
+  const free = next.settings.PORT === undefined || settings?.PORT === "" ? FREE : new Set([...FREE, "PORT"]);
+  const kept = Object.fromEntries(Object.entries(settings ?? {}).filter(([name]) => !free.has(name)));
   const { settings: typedSettings, additions, hostdir } = context.options;
   const { IMAGES = [], FORWARDS = [] } = additions;
   const options = { settings: { ...typedSettings, ...kept }, additions: { IMAGES, FORWARDS }, hostdir };

@@ -96,10 +96,10 @@ export class RamVm implements Disposable {
     return wrong;
   }
 
-  /** The record on the disk, also of a running VM. */
+  /** The record on the disk of a VM that is off, or suspended. */
   async record(): Promise<RamRecord> {
     // Opened for writing, a restored disk with its bitmap would be changed.
-    const text = await Bun.$`qemu-io -r -U -f qcow2 -c ${"read -v 512 8"} ${this.disk}`.quiet().text();
+    const text = await Bun.$`qemu-io -r -f qcow2 -c ${"read -v 512 8"} ${this.disk}`.quiet().text();
     const bytes = [...text.matchAll(/^[0-9a-f]{8}: +((?:[0-9a-f]{2} +)+)/gm)][0]![1]!.trim().split(/ +/);
     const word = (at: number): number =>
       Number.parseInt(

@@ -150,6 +150,9 @@ if (mountable)
   await sweepFullDisk({ ...options, steps: quick ? 2 : 12, some: quick && values.only === undefined }, line);
 await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
 
+/** All sweeps of machines with saved RAM, or one. */
+const wantedRam = (part: string): boolean => wanted("ram") || options.only?.includes(`ram:${part}`) === true;
+
 /** What takes minutes is no part of a quick sample, unless it is named. */
 const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
@@ -194,11 +197,10 @@ async function suspendMachines(): Promise<void> {
   // What was done, if it is ended before.
   process.on("exit", tell);
   const rounds = Number(values.rounds);
-  const named = (part: string): boolean => wanted("ram") || options.only?.includes(`ram:${part}`) === true;
   const sweep = { seed, point, parent };
-  if (named("suspend")) await sweepSuspends(sweep, { rounds, kills });
-  if (named("snapshots")) await sweepRamSnapshots(sweep, { rounds: Math.ceil(rounds / 2), kills });
-  if (named("clones")) await sweepRamClones(sweep, { rounds: Math.ceil(rounds / 4), kills });
+  if (wantedRam("suspend")) await sweepSuspends(sweep, { rounds, kills });
+  if (wantedRam("snapshots")) await sweepRamSnapshots(sweep, { rounds: Math.ceil(rounds / 2), kills });
+  if (wantedRam("clones")) await sweepRamClones(sweep, { rounds: Math.ceil(rounds / 4), kills });
   tell();
 }
 

@@ -31,7 +31,7 @@ export default define({
     },
     run: {
       type: "boolean",
-      description: "run the clones in the background; those of a snapshot with RAM go on from there",
+      description: "run the clones in the background; those of a snapshot with RAM resume there",
     },
     forget: {
       type: "boolean",

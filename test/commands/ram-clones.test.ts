@@ -14,6 +14,7 @@ const at = (box: Sandbox, name: string, ...words: string[]): Promise<any> =>
 describe("clone --run of a snapshot with RAM", () => {
   test("linked: maps the snapshot's RAM privately, with a name, UUID and MAC address of its own", async () => {
     using box = await withRam();
+    box.qemu = { answers: { "query-migrate": () => ({}) } };
     const { stderr } = await box.ok(
       "clone",
       "--keep-guest",
@@ -52,7 +53,6 @@ describe("clone --run of a snapshot with RAM", () => {
       "mapped from the snapshot that the VM was cloned from",
       `vm -d ${place(box, "web1")} restart`,
     );
-    await box.ends(75, ["-d", place(box, "web1"), "backup", "--ram"], "mapped from the snapshot");
   });
 
   test.each([

@@ -33,6 +33,7 @@ suite("clones of a snapshot with RAM", () => {
       69,
       /mapped from the snapshot that the VM was cloned from/,
     );
+    expectError(await box.vm(["-d", clones[1]!.clone!, "backup", "--ram"]), 75, /mapped from the snapshot/);
     expectError(await box.vm(["snapshots", "rm", "S0"]), 75, /web2 build on S0/);
     // Each writes to RAM and to a disk of its own.
     await clones[0]!.ok("pause");

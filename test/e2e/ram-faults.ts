@@ -193,7 +193,7 @@ export async function sweepRamClones(
   point("ram:verify clones:0", status === 0 ? [] : [stdout]);
 }
 
-/** Kills `rename` of a suspended VM; whatever its name is then, it goes on. */
+/** Kills `rename` of a suspended VM; whatever its name is then, it resumes. */
 async function killRename(vm: RamVm, random: () => number): Promise<string[]> {
   const { box } = vm;
   await vm.ok("suspend");

@@ -32,7 +32,7 @@ export class RamVm implements Disposable {
     return vm;
   }
 
-  /** A clone of it in a directory beside it, which is expected to go on from a record. */
+  /** A clone of it in a directory beside it, which is expected to resume at a record. */
   cloneIn(name: string, { number, count }: RamRecord): RamVm {
     const vm = new RamVm(this.box, join(this.box.top, name));
     return Object.assign(vm, { number, count });

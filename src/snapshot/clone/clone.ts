@@ -39,8 +39,8 @@ import { buildCloneSettings, findChosenPorts, type ChosenPorts } from "./setting
 export interface Clones {
   made: { directory: string; hostName: string }[];
   /**
-   * What gives their guests a host name, a machine-id and SSH host keys: a job, on the disks; or the agent, in guests that go
-   * on from their RAM. Absent: nothing, or cloud-init at the first boot.
+   * What gives their guests a host name, a machine-id and SSH host keys: a job, on the disks; or the agent, in guests that
+   * are resumed. Absent: nothing, or cloud-init at the first boot.
    */
   renewedBy?: "job" | "agent";
 }

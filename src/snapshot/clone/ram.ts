@@ -1,4 +1,4 @@
-/** Clones of a snapshot with RAM that go on from there. */
+/** Clones of a snapshot with RAM that resume there. */
 import type { RawSettings, SettingName } from "../../config/schema.ts";
 import type { SettingValue } from "../../config/shell-expand.ts";
 import { commandLineFor } from "../../lib/command-line.ts";

@@ -118,7 +118,7 @@ async function measureClones(vm: RamVm, name: string): Promise<Clones> {
 }
 
 /** Prints medians of linked clones that run at once. */
-async function benchClones(rounds: number): Promise<void> {
+export async function benchClones(rounds: number): Promise<void> {
   const rows: string[][] = [];
   for (const size of SIZES_MIB.slice(0, 2)) {
     using vm = await RamVm.make(`MEMORY=${size}M`);

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { forEachItem } from "../lib/pool.ts";
 import { aboutOneVm } from "../lib/vm-scope.ts";
 import type { Context } from "../vm/context.ts";
 import { runVm } from "./run.ts";
@@ -13,22 +14,19 @@ const PER_PROCESSOR = 2;
  * @throws the error of the first that cannot be run; the others are run nevertheless
  */
 export async function runClones(context: Context, clones: readonly { directory: string }[]): Promise<void> {
-  const waiting = clones.map(({ directory }) => directory);
   const failures: { directory: string; error: unknown }[] = [];
-  const work = async (): Promise<void> => {
-    for (let directory = waiting.shift(); directory !== undefined; directory = waiting.shift())
-      await runClone(context, directory).catch((error: unknown) => {
-        failures.push({ directory: directory!, error });
-        if (error instanceof SignalError) waiting.length = 0;
-      });
-  };
-  await Promise.all(Array.from({ length: PER_PROCESSOR * availableParallelism() }, work));
+  await forEachItem(clones, PER_PROCESSOR * availableParallelism(), async ({ directory }) => {
+    await runClone(context, directory).catch((error: unknown) => {
+      if (error instanceof SignalError) throw error;
+      failures.push({ directory, error });
+    });
+  });
   const [first, ...others] = failures;
   if (!first) return;
   for (const { directory, error } of others)
     log.warn(`cannot run the clone ${directory}: ${reasonOf(error)}`);
   const { directory, error } = first;
-  if (!(error instanceof VmError) || error instanceof SignalError) throw error;
+  if (!(error instanceof VmError)) throw error;
   throw new VmError(error.code, `the clone ${directory} was made, but cannot be run: ${error.message}`, {
     cause: error,
     hint: error.hint,

@@ -127,6 +127,12 @@ export async function endClones(vm: RamVm, names: readonly string[]): Promise<st
   return wrong;
 }
 
+/** A third of them are full. */
+const cloneWords = (round: number): string[] => {
+  const linked = round % 3 === 2 ? [] : ["--linked"];
+  return ["clone", "--keep-guest", "--run", ...linked, "--count=2", "base", "../c"];
+};
+
 /** Makes `rounds` clones that run at once, then kills `kills` of `clone --run` and of `rename`. */
 export async function sweepRamClones(
   { seed, point, parent }: SuspendSweep,
@@ -138,15 +144,6 @@ export async function sweepRamClones(
   await vm.run();
   await vm.booted();
   await box.ok([...RAM_BACKUP, "base"]);
-  const words = (round: number): string[] => [
-    "clone",
-    "--keep-guest",
-    "--run",
-    ...(round % 3 === 2 ? [] : ["--linked"]),
-    "--count=2",
-    "base",
-    "../c",
-  ];
   const names = ["c1", "c2"];
   const exists = (name: string): boolean => existsSync(join(box.top, name, ".work"));
   const clear = async (name: string): Promise<void> => {
@@ -157,7 +154,7 @@ export async function sweepRamClones(
   let spanMs = 1000;
   for (let round = 0; round < Math.max(1, Math.ceil(rounds / names.length)); round++) {
     const begun = performance.now();
-    await box.ok(words(round));
+    await box.ok(cloneWords(round));
     spanMs = performance.now() - begun;
     const wrong = [
       ...(await judgeClones(vm, "base", names)),
@@ -168,7 +165,7 @@ export async function sweepRamClones(
     point(`ram:clones:${round}`, wrong);
   }
   for (let turn = 0; turn < kills; turn++) {
-    const running = box.start(words(turn));
+    const running = box.start(cloneWords(turn));
     await Bun.sleep(random() * spanMs);
     running.kill("SIGKILL");
     await running.done;
@@ -181,7 +178,7 @@ export async function sweepRamClones(
     }
     wrong.push(...(await judgeClones(vm, "base", made)), ...(await endClones(vm, made)));
     for (const name of names) await clear(name);
-    await box.ok(words(turn));
+    await box.ok(cloneWords(turn));
     wrong.push(...(await judgeClones(vm, "base", names)), ...(await vm.judge()));
     const suspended = vm.cloneIn("c1", vm);
     suspended.count = 0;

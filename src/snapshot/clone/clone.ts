@@ -2,6 +2,7 @@ import { basename, join } from "node:path";
 import { commandLine, commandLineFor } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log, snapshotName } from "../../lib/log.ts";
+import { forEachItem } from "../../lib/pool.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { counted } from "../../lib/text.ts";
 import { formatDuration } from "../../lib/time.ts";
@@ -34,6 +35,9 @@ import { openSnapshot, openWorkingDisks, type CloneSource } from "./disks.ts";
 import { reportShared, takesRam, writeCloneState } from "./ram.ts";
 import type { CloneRequest } from "./request.ts";
 import { buildCloneSettings, findChosenPorts, type ChosenPorts } from "./settings.ts";
+
+/** Each waits for programs that are started, and for the disk. */
+const LINKED_AT_ONCE = 4;
 
 /** Clones that were made. */
 export interface Clones {
@@ -97,11 +101,15 @@ export const cloneVm = (
           ? work.inplace
           : vm.settings.INPLACE,
     };
-    for (const [index, directory] of directories.entries())
-      await makeClone(plan, directory).catch((error: unknown) => {
-        if (byJob) reportUnrenewed(directories.slice(0, index));
-        throw error;
-      });
+    const made: string[] = [];
+    const make = async (directory: string): Promise<void> => {
+      await makeClone(plan, directory);
+      made.push(directory);
+    };
+    await forEachItem(directories, request.linked ? LINKED_AT_ONCE : 1, make).catch((error: unknown) => {
+      if (byJob) reportUnrenewed(made);
+      throw error;
+    });
     if (directories.length > 1) log.success(`made ${counted(directories.length, "clone")}`);
     if (ram) reportShared(snapshot!, directories);
     const renewedBy = byJob ? "job" : ram && !request.keepGuest ? "agent" : undefined;

@@ -57,11 +57,11 @@ function renewSettings(settings: RawSettings, renew: (network: string) => string
     ...Object.fromEntries(Object.entries(settings).filter(([name]) => !OWN.has(name))),
     // Without a display the machine has other devices.
     ...(PORT === "" && { PORT }),
-    ...(NETWORKS !== undefined && { NETWORKS: listOf(NETWORKS).map(renew) }),
+    ...(NETWORKS !== undefined && { NETWORKS: elementsOf(NETWORKS).map(renew) }),
   };
 }
 
-const listOf = (value: SettingValue): string[] => [value].flat() as string[];
+const elementsOf = (value: SettingValue): string[] => [value].flat() as string[];
 
 function forgetMac(text: string): string {
   const network = parseNetwork(text);
@@ -82,7 +82,7 @@ const isShared = ({ kind }: { kind: string }): boolean =>
 /** What the guests of the clones have in common with the original, whatever is renewed in them. */
 export function reportShared(snapshot: Snapshot, directories: readonly string[]): void {
   const networks = readSavedRun(snapshot)?.settings?.NETWORKS;
-  const cards = listOf(networks ?? []).flatMap((text, index) => {
+  const cards = elementsOf(networks ?? []).flatMap((text, index) => {
     const network = parseNetwork(text);
     return network && isShared(network) && network.link === undefined ? [index + 1] : [];
   });

@@ -20,7 +20,7 @@ import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../tes
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
 import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
-import { sweepRamSnapshots } from "../../test/e2e/ram-faults.ts";
+import { sweepRamClones, sweepRamSnapshots } from "../../test/e2e/ram-faults.ts";
 import { sweepSuspends } from "../../test/e2e/suspend-faults.ts";
 import { sweepMix } from "../../test/e2e/mixed-faults.ts";
 import { SoakLabs, soakVariantName, type SoakSweep } from "../../test/e2e/soak-lab.ts";
@@ -31,14 +31,15 @@ const USAGE = `usage: scripts/soak [options]
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
                    tests (the end-to-end tests with every variation; scripts/check takes another sample each day)
-                   ram (suspends and resumes, snapshots with RAM, and kills of these)
+                   ram (suspends and resumes, snapshots with RAM, clones of these, and kills; also one of them:
+                   ram:suspend ram:snapshots ram:clones)
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
   --changes=N    changes at random of a running VM's disks, CD, cards and forwards, with live backups between (200)
-  --rounds=N     suspends and resumes of one guest, and half as many snapshots with RAM (200)
+  --rounds=N     suspends and resumes of one guest, half as many snapshots with RAM, a quarter of clones (200)
   --steps=N      sizes of each small disk, and twice as many failing system calls of each command (6)
   --flips=N      flipped bits and bytes, and a fifth as many files cut short (1000)
   --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
@@ -149,10 +150,13 @@ if (mountable)
   await sweepFullDisk({ ...options, steps: quick ? 2 : 12, some: quick && values.only === undefined }, line);
 await raceBackups({ ...options, rounds: quick ? 4 : 20 }, line);
 
+/** All sweeps of machines with saved RAM, or one. */
+const wantedRam = (part: string): boolean => wanted("ram") || options.only?.includes(`ram:${part}`) === true;
+
 /** What takes minutes is no part of a quick sample, unless it is named. */
 const wanted = (what: string): boolean => options.only?.includes(what) ?? !quick;
 if (wanted("images")) await disturbImages();
-if (wanted("ram")) await suspendMachines();
+await suspendMachines();
 if (wanted("changes")) await changeMachines();
 await disturbAll();
 if (wanted("tests")) await allTests();
@@ -186,9 +190,18 @@ async function suspendMachines(): Promise<void> {
     count(tallies, `ram           ${name.split(":")[1]}`, violations);
     for (const violation of violations) reportPoint(name, violation);
   };
-  await sweepSuspends({ seed, point, parent }, { rounds: Number(values.rounds), kills });
-  await sweepRamSnapshots({ seed, point, parent }, { rounds: Math.ceil(Number(values.rounds) / 2), kills });
-  for (const [title, tally] of tallies) line(title, tally);
+  const tell = (): void => {
+    for (const [title, tally] of tallies) line(title, tally);
+    tallies.clear();
+  };
+  // What was done, if it is ended before.
+  process.on("exit", tell);
+  const rounds = Number(values.rounds);
+  const sweep = { seed, point, parent };
+  if (wantedRam("suspend")) await sweepSuspends(sweep, { rounds, kills });
+  if (wantedRam("snapshots")) await sweepRamSnapshots(sweep, { rounds: Math.ceil(rounds / 2), kills });
+  if (wantedRam("clones")) await sweepRamClones(sweep, { rounds: Math.ceil(rounds / 4), kills });
+  tell();
 }
 
 /** The hardware of a running VM, half of the changes with each firmware. */

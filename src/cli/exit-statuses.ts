@@ -51,7 +51,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "there is no VM in HOSTDIR, no such snapshot or no directory to create DIR in",
     unavailable: "a program is missing, or no rescue system can be built",
     cannotCreate: "DIR exists and is not empty; no space or no permission",
-    io: "a disk or the snapshot is damaged, or reading or writing failed",
+    io: "a disk or the snapshot is damaged, or reading or writing failed; with --run: a clone, which was made, cannot be run",
     busy: "the VM is running, or locked by another process",
     timeout: "the job new-identity did not start in time in a clone, which was made nevertheless",
   },

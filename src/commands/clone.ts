@@ -29,6 +29,10 @@ export default define({
       type: "boolean",
       description: "copy the state of the TPM; default: the clone gets a new TPM",
     },
+    run: {
+      type: "boolean",
+      description: "run the clones in the background; those of a snapshot with RAM resume there",
+    },
     forget: {
       type: "boolean",
       description: "forget the linked clone in DIR, which does not exist any more",
@@ -41,11 +45,13 @@ export default define({
   async run(context, { forget, ...request }) {
     const { cloneVm, forgetClone } = await import("../snapshot/clone/clone.ts");
     if (forget) return forgetClone(context, request.directories[0]!);
-    const unrenewed = await cloneVm(context, request, async (vm) =>
+    const { made, renewedBy } = await cloneVm(context, request, async (vm) =>
       (await import("../job/job.ts")).requireRescue(context, vm),
     );
-    if (unrenewed.length === 0) return;
-    const { renewGuests } = await import("../job/renew-guests.ts");
-    await renewGuests(context, unrenewed);
+    if (renewedBy === "job") await (await import("../job/renew-guests.ts")).renewGuests(context, made);
+    if (!request.runs) return;
+    await (await import("../lifecycle/run-clones.ts")).runClones(context, made);
+    if (renewedBy === "agent")
+      await (await import("../guest/renew-identity.ts")).renewRunningGuests(context, made);
   },
 });

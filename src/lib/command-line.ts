@@ -3,6 +3,10 @@ import { shellLine } from "./shell.ts";
 /** The program's name, and the `-d DIR` that was typed: a hint must name the same VM. */
 let start: readonly string[] = ["vm"];
 
+/** The same for one of several VMs that a command works on at a time (lib/vm-scope.ts). */
+let findScope: () => readonly string[] | undefined = () => undefined;
+export const setScope = (find: typeof findScope): void => void (findScope = find);
+
 /** Called once, when the command line is understood. */
 export function setCommandLine(prog: string, hostdir?: string): void {
   start = hostdir === undefined ? [prog] : [prog, "-d", hostdir];
@@ -16,7 +20,7 @@ export function aboutVm(hostdir: string): Disposable {
 }
 
 /** A command of this program for a hint, to be pasted: `vm -d DIR restore S3`. */
-export const commandLine = (...words: string[]): string => shellLine([...start, ...words]);
+export const commandLine = (...words: string[]): string => shellLine([...(findScope() ?? start), ...words]);
 
 /** The same for the VM in another directory. */
 export const commandLineFor = (directory: string, ...words: string[]): string =>

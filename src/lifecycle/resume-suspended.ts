@@ -4,19 +4,18 @@ import { reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { formatDuration, formatTimestamp } from "../lib/time.ts";
 import type { Machine, Nic } from "../machine/types.ts";
-import { sumProcessor } from "../rescue/warm-state.ts";
 import { interruption } from "../process/signals.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
-import { loadDevices } from "../qemu/ram-state.ts";
+import { loadDevices, openState, type OpenState } from "../qemu/ram-state.ts";
 import type { QemuSession } from "../qemu/session.ts";
 import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
 import type { QmpCommand } from "../qmp/commands.ts";
-import { WORK } from "../store/layout.ts";
+import { HOST, STATE, WORK } from "../store/layout.ts";
 import {
   beginResumed,
   discardSuspended,
@@ -31,6 +30,7 @@ import type { Context } from "../vm/context.ts";
 import { readVm, type Vm } from "../vm/find.ts";
 import { settleResumed } from "../vm/recover-suspended.ts";
 import { findChanges, optionsAgain } from "../vm/running-settings.ts";
+import { findOtherHost } from "../vm/saved-machine.ts";
 import { withdrawStart } from "./run-start.ts";
 
 /** A suspended VM, with the options of its run. */
@@ -93,7 +93,9 @@ export async function openSuspended(
 /** The VM with the settings of its suspended machine. Changed ones count from the next boot on. */
 async function readAsSuspended(context: Context, next: Vm, work: Workdir, record: RunRecord): Promise<Vm> {
   const { settings } = record;
-  const kept = Object.fromEntries(Object.entries(settings ?? {}).filter(([name]) => !FREE.has(name)));
+  // Another machine may have the port meanwhile; that there is a display decides on devices.
+  const free = next.settings.PORT === undefined || settings?.PORT === "" ? FREE : new Set([...FREE, "PORT"]);
+  const kept = Object.fromEntries(Object.entries(settings ?? {}).filter(([name]) => !free.has(name)));
   const { settings: typedSettings, additions, hostdir } = context.options;
   const { IMAGES = [], FORWARDS = [] } = additions;
   const options = { settings: { ...typedSettings, ...kept }, additions: { IMAGES, FORWARDS }, hostdir };
@@ -120,18 +122,28 @@ const findOthers = (before: Readonly<Record<string, unknown>>, now: object): str
 export function requireSameMachine(
   { state, vm }: Resuming,
   { accel, disks }: Machine,
-  { version }: Capabilities,
+  capabilities: Capabilities,
 ): void {
   const own = vm.work.state === "present" ? `${vm.work.dir}/` : "";
   const known = new Set(state.disks.map(({ path }) => path));
   const other = disks.find(({ path }) => !known.has(path.startsWith(own) ? path.slice(own.length) : path));
   if (other) throw cannotResume(`it was suspended without the disk ${other.path}`);
-  if (version.split(" ")[0] !== state.qemu)
-    throw cannotResume(`it was suspended by qemu ${state.qemu}, and this is ${version}`);
-  if (accel !== state.accel)
-    throw cannotResume(`it was suspended with ${state.accel}, and would run with ${accel}`);
-  if (accel === "kvm" && sumProcessor() !== state.processor)
-    throw cannotResume("it was suspended on another processor");
+  const otherHost = findOtherHost(state, accel, capabilities, "suspended");
+  if (otherHost !== undefined) throw cannotResume(otherHost);
+}
+
+/** Opens the saved state. @throws 73 without space for its RAM, 74 if that of a linked clone is missing */
+export function openResumed({ dir, mark }: Workdir, { mapped }: SuspendedState): OpenState {
+  const directory = join(dir, WORK.suspended);
+  if (!mapped) return openState(directory);
+  const { base } = mark.clone ?? {};
+  if (!base) throw cannotResume("the record of the snapshot that it was cloned from is missing");
+  const ram = join(dir, WORK.baseLink, HOST.backups, base.name, STATE.ram);
+  try {
+    return openState(directory, ram);
+  } catch (error) {
+    throw cannotResume(`${ram}: ${reasonOf(error)}`);
+  }
 }
 
 /**

@@ -14,7 +14,7 @@ import { linkCommand } from "../qemu/devices/nic.ts";
 import { tpmByHand } from "../qemu/devices/tpm.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
-import { INCOMING_ARGS, openState } from "../qemu/ram-state.ts";
+import { INCOMING_ARGS } from "../qemu/ram-state.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import { ARCH } from "../machine/arch.ts";
 import { remove } from "../store/remove.ts";
@@ -176,10 +176,10 @@ async function startVm(
   for (let attempt = 1; ; attempt++) {
     const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
     keepFormats(vm, work, machineOf.disks);
-    if (resuming)
-      (await import("./resume-suspended.ts")).requireSameMachine(resuming, machineOf, capabilities);
-    using state = resuming ? openState(join(work.dir, WORK.suspended), true) : undefined;
-    if (state) allocateRam(work.dir, state);
+    const resumption = resuming && (await import("./resume-suspended.ts"));
+    resumption?.requireSameMachine(resuming!, machineOf, capabilities);
+    using state = resumption?.openResumed(work, resuming!.state);
+    if (state?.shared) allocateRam(work.dir, state);
     using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
     const resolved = { ...machineOf, ram: ram.ram };
     const argv = buildQemuArgv(resolved, capabilities);

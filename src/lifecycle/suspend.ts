@@ -33,6 +33,8 @@ import {
   commitSuspended,
   findResumedRam,
   identifyDisk,
+  MAPPED_RAM,
+  mapsSnapshot,
   readSuspended,
   writeDescription,
   type SuspendedState,
@@ -118,11 +120,13 @@ async function inspect(work: Workdir, qmp: QmpClient): Promise<Running> {
   const pid = findQemus(work)[0]?.pid ?? 0;
   const ram = pid === 0 ? undefined : await findRam(qmp, pid);
   if (ram === undefined)
-    throw cannot(
-      "unavailable",
-      "the guest's RAM is not shared memory",
-      `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
-    );
+    throw mapsSnapshot(work.dir)
+      ? cannot("unavailable", MAPPED_RAM, `restart it: ${commandLine("restart")}`)
+      : cannot(
+          "unavailable",
+          "the guest's RAM is not shared memory",
+          `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
+        );
   const images = attached.map(({ path }) => path).filter((path) => dirname(path) !== work.dir);
   const accel = readArgv(pid).includes("kvm") ? "kvm" : "tcg";
   return { paused: status === "paused" || undefined, ram, cd, images, qemu: qmp.version, accel };

@@ -8,6 +8,7 @@ import { findRam, saveDevices, saveRam, sendDevicesFile } from "../qemu/ram-stat
 import type { QmpClient } from "../qmp/client.ts";
 import { allocatedBytes, fileError, requireSpace } from "../store/files.ts";
 import { PARTIAL } from "../store/layout.ts";
+import { MAPPED_RAM, mapsSnapshot } from "../store/suspended.ts";
 import { findInsertedCd, listAttached } from "./attached.ts";
 
 /** Directory in an unfinished snapshot for the state of the machine (qemu/ram-state.ts). */
@@ -46,10 +47,12 @@ export async function openMachine(
   if (!running) throw cannotSaveRam(`the guest is not running (${status})`);
   const ram = await findRam(qmp, pid);
   if (ram === undefined)
-    throw cannotSaveRam(
-      "it is not shared memory",
-      `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
-    );
+    throw mapsSnapshot(workdir)
+      ? cannotSaveRam(MAPPED_RAM, `restart it: ${commandLine("restart")}`)
+      : cannotSaveRam(
+          "it is not shared memory",
+          `have it so from the next start on: ${commandLine("set", "SHARED_RAM=on")} && ${commandLine("restart")}`,
+        );
   const [{ "blocked-reasons": blocked = [] }, attached, cd] = await Promise.all([
     qmp.execute("query-migrate"),
     listAttached(qmp),

@@ -3,8 +3,10 @@
  * stream without that RAM (capability `x-ignore-shared`, qapi/migration.json). A machine that maps the file is where the
  * other one was, without reading it first.
  */
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, fchmodSync, fstatSync, openSync } from "node:fs";
 import { join } from "node:path";
+import { hasErrno } from "../lib/errors.ts";
+import { openForReading } from "../lib/read-file.ts";
 import { RAM_ID } from "./devices/ram.ts";
 import { interruption, limitWait, throwIfInterrupted } from "../process/signals.ts";
 import { copySparse } from "../process/memory-file.ts";
@@ -119,22 +121,44 @@ export async function saveRam(ram: string, directory: string): Promise<number> {
 export interface OpenState extends Disposable {
   ram: number;
   devices: number;
+  /** The machine writes to the RAM file. */
+  shared: boolean;
 }
 
 /**
- * Opens a state for a machine.
- * @param shared the machine writes to its RAM file. Otherwise (a private mapping) the file is only read: it must not change
- *   while any machine maps it
+ * Opens a state for a machine, which writes to its RAM file.
+ * @param mapped another RAM file, for a private mapping
  */
-export function openState(directory: string, shared: boolean): OpenState {
-  const ram = openSync(join(directory, STATE_FILES.ram), (shared ? O_RDWR : O_RDONLY) | O_NOFOLLOW);
+export function openState(directory: string, mapped?: string): OpenState {
+  const shared = mapped === undefined;
+  const ram = shared
+    ? openSync(join(directory, STATE_FILES.ram), O_RDWR | O_NOFOLLOW)
+    : openMappedRam(mapped);
   try {
     const devices = openSync(join(directory, STATE_FILES.devices), O_RDONLY | O_NOFOLLOW);
-    return { ram, devices, [Symbol.dispose]: () => (closeSync(ram), closeSync(devices)) };
+    return { ram, devices, shared, [Symbol.dispose]: () => (closeSync(ram), closeSync(devices)) };
   } catch (error) {
     closeSync(ram);
     throw error;
   }
+}
+
+/**
+ * Opens a RAM file that machines map privately: it must not change meanwhile. qemu before 8.2 opens the descriptor again, for
+ * writing, though it never writes (`file_ram_open`): the file's owner must be allowed to.
+ */
+export function openMappedRam(path: string): number {
+  const fd = openForReading(path);
+  try {
+    if ((fstatSync(fd).mode & 0o200) === 0) fchmodSync(fd, 0o600);
+  } catch (error) {
+    // Of another user, or on a read-only filesystem: for root, and newer versions of qemu, the mode does not matter.
+    if (!hasErrno(error, "EPERM", "EROFS")) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+  return fd;
 }
 
 /**

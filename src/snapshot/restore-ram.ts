@@ -2,6 +2,7 @@ import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -14,6 +15,9 @@ import { ownDisks } from "../store/own-disks.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { identifyDisk, writeDescription } from "../store/suspended.ts";
 import type { Workdir } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/find.ts";
+import { findOtherHostOf } from "../vm/saved-machine.ts";
 import { damagedSnapshot } from "./restore-images.ts";
 
 /** @param reasons one line each */
@@ -47,19 +51,31 @@ export async function copyRam(snapshot: Snapshot, dir: string): Promise<void> {
 /**
  * Describes the state in new working files, which are complete otherwise: the VM is as one that was suspended when the
  * snapshot was made.
+ * @param mapped of a linked clone: its RAM stays in the snapshot
  * @returns for the mark
  */
-export function writeState(snapshot: Snapshot, dir: string): Pick<Mark, "lastRun" | "run"> {
+export function writeState(snapshot: Snapshot, dir: string, mapped = false): Pick<Mark, "lastRun" | "run"> {
   const { manifest } = snapshot;
   const { made } = manifest!;
   const { run: _run, ...facts } = manifest!.machine!;
   const directory = join(dir, WORK.suspended);
   const paths = [...ownDisks(dir), ...[WORK.efivars].filter((name) => lstatOf(join(dir, name)))];
   const disks = paths.map((path) => identifyDisk(dir, path));
-  writeDescription(directory, { format: 1, since: made, ...facts, disks });
+  writeDescription(directory, { format: 1, since: made, ...facts, disks, ...(mapped && { mapped }) });
   syncDirectory(directory);
   const run = readSavedRun(snapshot);
   return { lastRun: "suspended", ...(run && { run: { ...run, ended: made } }) };
+}
+
+/** Can the RAM of a snapshot be resumed on this host? If not, warns that the guest is going to boot. */
+export async function isResumable(context: Context, { raw }: Vm, snapshot: Snapshot): Promise<boolean> {
+  const { machine, consistency } = snapshot.manifest!;
+  const { settings, typed } = readSavedRun(snapshot) ?? {};
+  const other = await findOtherHostOf(context, { ...raw, ...typed?.settings, ...settings }, machine!);
+  if (other === undefined) return true;
+  const how = consistency === "crash-consistent" ? ", as after a power cut" : "";
+  log.warn(`the RAM of ${snapshot.name} is left out, as ${other}: the guest boots from its disks${how}`);
+  return false;
 }
 
 /** Has the VM not been run since it was restored? Its state, if it is suspended, is that of a snapshot. */

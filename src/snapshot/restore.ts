@@ -17,6 +17,7 @@ import {
   isStateName,
   LAST,
   SNAPSHOT,
+  STATE,
   TPM_STATE,
   WORK,
   workingPath,
@@ -33,7 +34,7 @@ import type { Vm } from "../vm/find.ts";
 import { carryLasting, readLasting } from "../vm/store-settings.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
-import { copyRam, damagedRam, findRamFile, isUntouched, writeState } from "./restore-ram.ts";
+import { copyRam, damagedRam, findRamFile, isResumable, isUntouched, writeState } from "./restore-ram.ts";
 import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
 import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
@@ -71,7 +72,7 @@ export async function restoreSnapshot(
 ): Promise<void> {
   const snapshot = findSnapshot(vm.hostdir, name);
   if (snapshot.problem) throw snapshot.problem;
-  const ram = wantsRam && hasRam(snapshot.manifest);
+  const ram = wantsRam && hasRam(snapshot.manifest) && (await isResumable(context, vm, snapshot));
   const own = readIdentity(vm.hostdir);
   const lasting = readLasting(vm);
   refuseForeignSnapshot(snapshot, own, name !== undefined && name !== LAST, uuid);
@@ -248,7 +249,7 @@ export async function fillStage(
   const stop = new AbortController();
   // Both read the same files: the second one reads the page cache.
   const ram = jobs.some(({ name }) => isStateName(name));
-  const verified = verifyStored(snapshot, ram, stop.signal);
+  const verified = verifyStored(snapshot, { ram, mapsRam }, stop.signal);
   verified.catch(() => {});
   try {
     for (const dir of new Set(jobs.map(({ name }) => dirname(workingPath(stage.dir, name)))))
@@ -286,11 +287,15 @@ function checkLengths(snapshot: Snapshot, jobs: readonly RestoreJob[], stage: St
 }
 
 /**
- * Verifies the checksums of all files except qcow2 images.
+ * Verifies the checksums of all files except qcow2 images, and RAM that is mapped.
  * @param ram includes the state of a running guest
  * @throws 74 naming the wrong ones
  */
-async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSignal): Promise<void> {
+async function verifyStored(
+  snapshot: Snapshot,
+  { ram, mapsRam }: { ram: boolean; mapsRam: boolean },
+  signal: AbortSignal,
+): Promise<void> {
   const { dir, manifest } = snapshot;
   if (!lstatOf(join(dir, SNAPSHOT.sums))) {
     if (manifest) throw damagedSnapshot(snapshot, `it has no ${SNAPSHOT.sums}`);
@@ -299,7 +304,7 @@ async function verifyStored(snapshot: Snapshot, ram: boolean, signal: AbortSigna
   }
   const sizes = new Map(manifest?.files.map(({ file, storedBytes }) => [file, storedBytes]));
   const isRead = ({ name, file }: StoredFile): boolean =>
-    isStateName(name) ? ram : file.endsWith(SNAPSHOT.gz);
+    isStateName(name) ? ram && !(mapsRam && file === STATE.ram) : file.endsWith(SNAPSHOT.gz);
   const unread = new Set(manifest?.files.flatMap((item) => (isRead(item) ? [] : [item.file])));
   const wrong = await compareSums(dir, {
     sizes,

@@ -58,10 +58,15 @@ export function writeClones(hostdir: string, clones: readonly CloneEntry[]): voi
   replaceFile(registryPath(hostdir), toJson({ version: 1, clones }));
 }
 
-/** Adds clones to the record, in place of those with the same UUID. */
+/** Adds clones to the record, in place of those with the same UUID. Sorted: several are made at a time. */
 export function recordClones(hostdir: string, added: readonly CloneEntry[]): void {
   const uuids = new Set(added.map(({ uuid }) => uuid));
-  writeClones(hostdir, [...readClones(hostdir).filter(({ uuid }) => !uuids.has(uuid)), ...added]);
+  const all = [...readClones(hostdir).filter(({ uuid }) => !uuids.has(uuid)), ...added];
+  const compare = new Intl.Collator("en", { numeric: true }).compare;
+  writeClones(
+    hostdir,
+    all.toSorted((one, other) => compare(one.directory, other.directory)),
+  );
 }
 
 /** Removes clones from the record. */

@@ -47,6 +47,8 @@ export interface SuspendedState {
   disks: DiskIdentity[];
   /** The guest was paused by a command, and stays paused. */
   paused?: true;
+  /** The RAM is that of the snapshot that this linked clone's disks build on (mark, `clone.base`): no file of it is here. */
+  mapped?: true;
   /** An unfinished backup has begun to change the bitmaps in the disks. */
   inBackup?: true;
 }
@@ -80,7 +82,7 @@ export function readSuspended(workdir: string): SuspendedState | undefined {
   if (typeof parsed === "object" && parsed !== null && "format" in parsed && Number(parsed.format) > FORMAT)
     throw refuse("it was written by a newer version of this program");
   if (!isState(parsed)) throw refuse(`${DESCRIPTION} is damaged`);
-  for (const name of Object.values(STATE_FILES)) {
+  for (const name of parsed.mapped ? [STATE_FILES.devices] : Object.values(STATE_FILES)) {
     const file = lstatOf(join(directory, name));
     if (!file?.isFile() || !ownedByUs(file)) throw refuse(`${name} is not a regular file of this user`);
     // qemu would enlarge it.
@@ -95,7 +97,10 @@ const isText = (value: unknown): value is string =>
 const isPath = (value: unknown): boolean => isText(value) && isAbsolute(value) && normalize(value) === value;
 
 function isState(value: unknown): value is SuspendedState {
-  const { format, since, qemu, accel, processor, cd, disks, paused } = (value ?? {}) as Record<string, any>;
+  const { format, since, qemu, accel, processor, cd, disks, paused, mapped } = (value ?? {}) as Record<
+    string,
+    any
+  >;
   return (
     format === FORMAT &&
     isText(since) &&
@@ -109,7 +114,7 @@ function isState(value: unknown): value is SuspendedState {
     disks.every(
       (disk) => isText(disk?.path) && Number.isSafeInteger(disk.bytes) && /^\d{1,30}$/.test(disk.modified),
     ) &&
-    (paused === undefined || paused === true)
+    [paused, mapped].every((flag) => flag === undefined || flag === true)
   );
 }
 
@@ -199,6 +204,15 @@ export function endResuming(workdir: string): void {
 
 /** Discards the saved state: the guest's RAM is lost. */
 export const discardSuspended = (workdir: string): void => remove(suspendedIn(workdir));
+
+/** For errors. */
+export const MAPPED_RAM =
+  "until a restart, the guest's RAM is mapped from the snapshot that the VM was cloned from";
+
+/** Has the running machine a private mapping of a snapshot's RAM, which nothing else can read? */
+export const mapsSnapshot = (workdir: string): boolean =>
+  lstatOf(join(workdir, WORK.resumed)) !== undefined &&
+  lstatOf(join(workdir, WORK.resumed, STATE_FILES.ram)) === undefined;
 
 /** The RAM file of a resumed machine, if the running machine's RAM is that file. @param ram of the machine */
 export function findResumedRam(workdir: string, ram: BigIntStats): string | undefined {

@@ -54,13 +54,14 @@ export function openRam(
 
 /**
  * The RAM of a resumed machine: the saved file itself, mapped, so that nothing is read before the guest runs. What the guest
- * changes is written back to it in the course of time (vm.dirty_writeback_centisecs), as it is to a disk.
+ * changes is written back to it in the course of time (vm.dirty_writeback_centisecs), as it is to a disk; with a private
+ * mapping, as of a linked clone, it is in memory only.
  */
 export const openResumedRam = (
   machine: Pick<Machine, "nics" | "tpm">,
-  { ram, devices }: OpenState,
+  { ram, devices, shared }: OpenState,
 ): OpenRam => ({
-  ram: fileOf(machine),
+  ram: fileOf(machine, shared),
   fds: [ram, devices],
   [Symbol.dispose]: () => {},
 });
@@ -92,7 +93,7 @@ export function allocateRam(workdir: string, { ram }: OpenState): void {
   }
 }
 
-const fileOf = (machine: Pick<Machine, "nics" | "tpm">): RamFile => ({
+const fileOf = (machine: Pick<Machine, "nics" | "tpm">, shared = true): RamFile => ({
   path: `/proc/self/fd/${ramDescriptor(machine)}`,
-  shared: true,
+  shared,
 });

@@ -283,7 +283,7 @@ describe("refuses before any work:", () => {
     [["S0", "../x", "../y"], 64, "at most a snapshot and a directory"],
     [["--count=0", "../x"], 64, "--count"],
     [["--count=257", "../x"], 64, "--count"],
-    [["--run", "../x"], 64, "--run"],
+    [["--runs", "../x"], 64, "--runs"],
     [["-m", "4G", "../x"], 64, "has no effect"],
     [[], 64, "is missing"],
   ])("clone %j", async (words, status, reason) => {

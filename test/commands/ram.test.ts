@@ -12,71 +12,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { gzipSync } from "node:zlib";
 import { makePipe } from "../../src/process/libc.ts";
-import { writeSums } from "../../src/snapshot/make/describe.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
-import { addRepository, buildOnce, edit, seen, writeDisk, written } from "./snapshots.ts";
-
-const RAM_BYTES = 4 << 20;
-/** Looks like an image with a backing file: whatever a guest has in its RAM is only data. */
-const RAM = Buffer.concat([
-  Buffer.from("QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0\0\0\0\x0b", "latin1"),
-  Buffer.alloc(492),
-  Buffer.from("/etc/passwd"),
-]);
-const DEVICES = Buffer.from("the state of the devices");
-
-/** Adds RAM to a snapshot, as `backup --ram` does. */
-async function addRam(box: Sandbox, name: string, qemu = "7.2.22"): Promise<void> {
-  const dir = box.path("backups", name);
-  const manifest = JSON.parse(box.read("backups", name, "manifest.json"));
-  const raw = manifest.format === "qcow2";
-  const ram = join(dir, raw ? "state.ram" : "state.ram.gz");
-  const devices = gzipSync(DEVICES);
-  writeFileSync(ram, RAM);
-  if (raw) truncateSync(ram, RAM_BYTES);
-  else writeFileSync(ram, gzipSync(Buffer.concat([RAM, Buffer.alloc(RAM_BYTES - RAM.length)])));
-  chmodSync(ram, 0o400);
-  writeFileSync(join(dir, "state.devices.gz"), devices);
-  const storedBytes = statSync(ram).size;
-  manifest.version = 3;
-  manifest.files.push(
-    {
-      name: "state.ram",
-      file: raw ? "state.ram" : "state.ram.gz",
-      bytes: RAM_BYTES,
-      allocatedBytes: 4096,
-      storedBytes,
-    },
-    {
-      name: "state.devices",
-      file: "state.devices.gz",
-      bytes: DEVICES.length,
-      allocatedBytes: 4096,
-      storedBytes: devices.length,
-    },
-  );
-  manifest.machine = {
-    qemu,
-    accel: "tcg",
-    processor: "0".repeat(32),
-    cd: { path: null, first: false },
-    run: { started: "2026-11-30T00:00:00.000Z", detached: true, forwards: [], typed: {} },
-  };
-  edit(join(dir, "manifest.json"), () => JSON.stringify(manifest));
-  rmSync(join(dir, "SHA256SUMS"));
-  await writeSums(dir);
-}
-
-/** S0 with RAM, of the format of `conf`; the guest's first byte is 1. */
-const withRam = (conf = "SNAPSHOT_FORMAT=qcow2\n"): Promise<Sandbox> =>
-  buildOnce("ram", conf, async (box) => {
-    await box.ok("create", "G");
-    writeDisk(box, 0, 1);
-    await box.ok("backup");
-    await addRam(box, "S0");
-  });
+import { addRam, DEVICES, RAM, RAM_BYTES, withRam } from "./saved-ram.ts";
+import { addRepository, edit, seen, writeDisk, written } from "./snapshots.ts";
 
 const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-suspended", name);
 
@@ -246,6 +185,17 @@ describe("a snapshot with RAM", () => {
     box.qemu = { console: "ready\n" };
     await box.ends(0, "verify --boot --boot-wait=ready", printed);
     expect(box.qemus.at(-1)!.argv.includes("-incoming")).toBe(qemu === "7.2.22");
+  });
+
+  test("restore of one of another qemu: its disks only, with the reason, and the next run boots", async () => {
+    using box = await written("SNAPSHOT_FORMAT=qcow2\n");
+    await box.ok("backup");
+    await addRam(box, "S0", "7.0.0");
+    const { stderr } = await box.ok("restore", "--run");
+    expect(stderr).toContain("the RAM of S0 is left out, as it was saved by qemu 7.0.0, and this is 7.2.22");
+    expect(stderr).toContain("the guest boots from its disks");
+    expect(box.qemus.at(-1)!.argv).not.toContain("-incoming");
+    expect(existsSync(suspended(box, ""))).toBe(false);
   });
 
   test("restore --run: resumes the guest in the background", async () => {

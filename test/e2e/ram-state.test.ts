@@ -84,7 +84,7 @@ class Lab implements AsyncDisposable {
   }
 
   async resume(state: string, shared: boolean) {
-    using open = openState(state, shared);
+    using open = openState(state, shared ? undefined : join(state, "ram"));
     const running = await this.start(open.ram, shared, INCOMING_ARGS, open.devices);
     await loadDevices(running.machine.qmp, 4, running.machine.ended);
     return running;

@@ -1,5 +1,5 @@
 /** A VM whose guest says whether its RAM, its devices and its disk are of one point in time (test/guests/ram.ts). */
-import { rmSync, writeFileSync } from "node:fs";
+import { readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildRamGuest, readAnswers, type RamRecord } from "../guests/ram.ts";
 import { Sandbox, until } from "./harness.ts";
@@ -12,13 +12,17 @@ export class RamVm implements Disposable {
   /** Its counter, when it was last asked. */
   count = 0;
 
-  private constructor(parent: string | undefined) {
-    this.box = new Sandbox("vm1", parent);
+  /** @param clone directory of a clone, in the sandbox of the VM */
+  private constructor(
+    box: Sandbox,
+    readonly clone?: string,
+  ) {
+    this.box = box;
   }
 
   /** @param settings further lines of vm.conf */
   static async make(settings = "", parent?: string): Promise<RamVm> {
-    const vm = new RamVm(parent);
+    const vm = new RamVm(new Sandbox("vm1", parent));
     configure(vm.box, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSHARES=()\n${settings}\n`);
     await vm.box.ok(["create", "R"]);
     rmSync(join(vm.box.work, "FIRSTTIME"), { force: true });
@@ -28,8 +32,23 @@ export class RamVm implements Disposable {
     return vm;
   }
 
+  /** A clone of it in a directory beside it, which is expected to resume at a record. */
+  cloneIn(name: string, { number, count }: RamRecord): RamVm {
+    const vm = new RamVm(this.box, join(this.box.top, name));
+    return Object.assign(vm, { number, count });
+  }
+
+  get work(): string {
+    return this.clone === undefined ? this.box.work : realpathSync(join(this.clone, ".work"));
+  }
+
   get disk(): string {
-    return join(this.box.work, "disk-0.img");
+    return join(this.work, "disk-0.img");
+  }
+
+  /** Runs a command of this VM, which must succeed. */
+  ok(...words: string[]): ReturnType<Sandbox["ok"]> {
+    return this.box.ok([...(this.clone === undefined ? [] : ["-d", this.clone]), ...words]);
   }
 
   async diskIo(...commands: string[]): Promise<string> {
@@ -39,14 +58,14 @@ export class RamVm implements Disposable {
 
   /** Starts or resumes the VM in the background. */
   async run(...words: string[]): Promise<void> {
-    await this.box.ok(["run", "--detach", ...words]);
+    await this.ok("run", "--detach", ...words);
   }
 
   /** Asks the guest on its serial console. */
   async ask(): Promise<RamRecord> {
     const before = readAnswers(this.#log()).length;
     const socket = await Bun.connect({
-      unix: join(this.box.work, "console.sock"),
+      unix: join(this.work, "console.sock"),
       socket: { data: () => {} },
     });
     try {
@@ -94,7 +113,7 @@ export class RamVm implements Disposable {
   }
 
   #log(): string {
-    return this.box.console();
+    return readFileSync(join(this.work, "console.log"), "latin1");
   }
 
   [Symbol.dispose](): void {

@@ -2,6 +2,7 @@ import { basename, join } from "node:path";
 import { commandLine, commandLineFor } from "../../lib/command-line.ts";
 import { VmError } from "../../lib/errors.ts";
 import { log, snapshotName } from "../../lib/log.ts";
+import { forEachItem } from "../../lib/pool.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { counted } from "../../lib/text.ts";
 import { formatDuration } from "../../lib/time.ts";
@@ -31,13 +32,21 @@ import { readSeed, requireIsoProgram, writeSeed } from "../../vm/seed-volume.ts"
 import { reportVolatile } from "../../vm/volatile.ts";
 import { makeDestination, resolveDestination } from "../../vm/destination.ts";
 import { openSnapshot, openWorkingDisks, type CloneSource } from "./disks.ts";
+import { reportShared, takesRam, writeCloneState } from "./ram.ts";
 import type { CloneRequest } from "./request.ts";
 import { buildCloneSettings, findChosenPorts, type ChosenPorts } from "./settings.ts";
 
-/** A clone whose guest gets a host name, a machine-id and SSH host keys by a job. */
-export interface UnrenewedClone {
-  directory: string;
-  hostName: string;
+/** Each waits for programs that are started, and for the disk. */
+const LINKED_AT_ONCE = 4;
+
+/** Clones that were made. */
+export interface Clones {
+  made: { directory: string; hostName: string }[];
+  /**
+   * What gives their guests a host name, a machine-id and SSH host keys: a job, on the disks; or the agent, in guests that
+   * are resumed. Absent: nothing, or cloud-init at the first boot.
+   */
+  renewedBy?: "job" | "agent";
 }
 
 /** Clones to make. */
@@ -50,19 +59,20 @@ interface ClonePlan {
   request: CloneRequest;
   ports: ChosenPorts;
   inplace: boolean;
+  /** With the RAM of the snapshot. */
+  ram: boolean;
 }
 
 /**
  * Creates VMs from this one or its snapshot. Each is complete or not there; those that were made stay if a later one fails.
  * @param requireJob checks that the job of those that need it can run, before anything is made
- * @returns those that need it
  * @throws 66 without such a snapshot, 73 if a directory exists or without space, 74 if a disk is damaged, 75 while the VM runs
  */
 export const cloneVm = (
   context: Context,
   request: CloneRequest,
   requireJob: (vm: Vm) => Promise<void>,
-): Promise<UnrenewedClone[]> =>
+): Promise<Clones> =>
   withVm(context, "clone", async (vm) => {
     const { hostdir, work } = vm;
     const snapshot = chooseSnapshot(vm, request);
@@ -70,12 +80,13 @@ export const cloneVm = (
     const directories = request.directories.map((typed) =>
       resolveDestination("clone", typed, context.cwd, within),
     );
+    const ram = await takesRam(context, vm, snapshot, request.runs);
     const source = snapshot
-      ? await openSnapshot(context, vm, snapshot, request)
+      ? await openSnapshot(context, vm, snapshot, { ...request, ram })
       : await openOff(context, vm, request);
     const byCloudInit = source.seeded && !request.keepGuest;
     if (byCloudInit) requireIsoProgram();
-    const byJob = !request.keepGuest && source.hasData && !(source.firstTime && source.seeded);
+    const byJob = !request.keepGuest && !ram && source.hasData && !(source.firstTime && source.seeded);
     if (byJob) await requireJob(vm);
     const plan: ClonePlan = {
       context,
@@ -83,21 +94,29 @@ export const cloneVm = (
       source,
       snapshot,
       request,
+      ram,
       ports: findChosenPorts(context.cacheDirectory),
       inplace:
         context.options.settings.INPLACE === undefined && work.state === "present"
           ? work.inplace
           : vm.settings.INPLACE,
     };
-    for (const [index, directory] of directories.entries())
-      await makeClone(plan, directory).catch((error: unknown) => {
-        if (byJob) reportUnrenewed(directories.slice(0, index));
-        throw error;
-      });
+    const made: string[] = [];
+    const make = async (directory: string): Promise<void> => {
+      await makeClone(plan, directory);
+      made.push(directory);
+    };
+    await forEachItem(directories, request.linked ? LINKED_AT_ONCE : 1, make).catch((error: unknown) => {
+      if (byJob) reportUnrenewed(made);
+      throw error;
+    });
     if (directories.length > 1) log.success(`made ${counted(directories.length, "clone")}`);
-    return byJob
-      ? directories.map((directory) => ({ directory, hostName: hostNameOf(basename(directory)) }))
-      : [];
+    if (ram) reportShared(snapshot!, directories);
+    const renewedBy = byJob ? "job" : ram && !request.keepGuest ? "agent" : undefined;
+    return {
+      made: directories.map((directory) => ({ directory, hostName: hostNameOf(basename(directory)) })),
+      ...(renewedBy && { renewedBy }),
+    };
   });
 
 /** Those that were made before another one failed. */
@@ -140,7 +159,9 @@ async function openOff(context: Context, vm: Vm, request: CloneRequest): Promise
   const running = await findRunning(work);
   if (running !== undefined)
     throw new VmError("busy", `cannot clone the working disks: the VM is running (${running})`, {
-      hint: `clone a snapshot: ${commandLine("backup")} && ${commandLine("clone", "LAST", "DIR")}`,
+      hint: request.runs
+        ? `clone a snapshot with RAM: ${commandLine("backup", "--ram")} && ${commandLine("clone", "LAST", "DIR", "--run")}`
+        : `clone a snapshot: ${commandLine("backup")} && ${commandLine("clone", "LAST", "DIR")}`,
     });
   if (isSuspended(work.dir))
     log.warn(
@@ -172,8 +193,9 @@ async function makeClone(plan: ClonePlan, directory: string): Promise<void> {
       await source.fill(stage, inplace);
       replaceFile(join(stage.dir, HOST.guestEnv), settings);
       if (source.seeded && !request.keepGuest) await renewSeed(vm, stage.dir, name, settings);
+      const state = plan.ram ? writeCloneState(snapshot!, stage.dir, request.linked) : {};
       throwIfInterrupted();
-      dir = stage.commit({ ...describeConsistency(vm, snapshot), clone });
+      dir = stage.commit({ ...describeConsistency(vm, snapshot), clone, ...state });
     } catch (error) {
       stage.abort();
       throw error;

@@ -20,6 +20,7 @@ import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import { requireDisks, requireIntactDisks, warnAboutInternalSnapshots } from "../make/check-disks.ts";
 import { listSources } from "../make/sources.ts";
+import { findRamFile } from "../restore-ram.ts";
 import { fillImages, listImages, measureCopies, type ImageJob } from "../restore-images.ts";
 import { fillStage, listStored, requireUndamaged, type RestoreJob } from "../restore.ts";
 
@@ -99,20 +100,27 @@ async function reflink(path: string, to: string): Promise<boolean> {
   return status === 0;
 }
 
-/** A snapshot. @param linked its disks are overlays on the snapshot's images */
+/**
+ * A snapshot.
+ * @param linked its disks are overlays on the snapshot's images, its RAM is mapped from there
+ * @param ram with the RAM, to which the state of the TPM belongs
+ */
 export async function openSnapshot(
   context: Context,
   vm: Vm,
   snapshot: Snapshot,
-  { linked, keepTpm }: { linked: boolean; keepTpm: boolean },
+  { linked, keepTpm, ram }: { linked: boolean; keepTpm: boolean; ram: boolean },
 ): Promise<CloneSource> {
-  const jobs = listStored(snapshot);
-  requireUndamaged(vm.hostdir, snapshot, false);
+  const jobs = listStored(snapshot, ram);
+  requireUndamaged(vm.hostdir, snapshot, ram);
   const images = listImages(vm.hostdir, snapshot);
   // Copying would hide the damage, as nothing checks the copy.
   if (!linked && images.length > 0)
     await requireIntact(chainOf(vm.hostdir, snapshot), { cannot: CANNOT, hint: UNCHANGED, images: true });
-  const needed = linked ? 0 : jobs.reduce((sum, job) => sum + job.neededBytes, await measureCopies(images));
+  const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
+  const needed = linked
+    ? 0
+    : jobs.reduce((sum, job) => sum + job.neededBytes, raw + (await measureCopies(images)));
   const { files, parent } = snapshot.manifest ?? {};
   const disks = files?.filter(({ name }) => isDiskName(name));
   return {
@@ -125,7 +133,7 @@ export async function openSnapshot(
       requireSpace(stage.dir, needed, "clone", inplace ? "snapshots" : "tmpdir");
       await fillFromSnapshot(context, snapshot, jobs, images, stage, linked);
       // The lengths of all files have been compared with the manifest.
-      if (!keepTpm) remove(join(stage.dir, WORK.tpm));
+      if (!keepTpm && !ram) remove(join(stage.dir, WORK.tpm));
     },
   };
 }
@@ -138,7 +146,7 @@ async function fillFromSnapshot(
   stage: Stage,
   linked: boolean,
 ): Promise<void> {
-  await fillStage(context, snapshot, jobs, stage);
+  await fillStage(context, snapshot, jobs, stage, linked);
   if (!linked) return fillImages(context, snapshot, images, stage.dir, true);
   try {
     // Each is a program that is started: together they take as long as one.

@@ -17,6 +17,8 @@ export interface CloneRequest {
   keepGuest: boolean;
   /** Copy the state of the TPM. */
   keepTpm: boolean;
+  /** The clones are run afterwards: they have the RAM of a snapshot with RAM. */
+  runs: boolean;
 }
 
 const MOST = 256;
@@ -56,6 +58,7 @@ export function parseClone(
     linked: args.linked === true,
     keepGuest: args["keep-guest"] === true,
     keepTpm: args["keep-tpm"] === true,
+    runs: args.run === true,
   };
 }
 

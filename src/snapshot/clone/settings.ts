@@ -144,9 +144,10 @@ async function nextPort(
   for (let next = port + 1; next < 65536; next++) {
     const key = `${protocol} ${next}`;
     const probe = `hostfwd=${protocol}:${address}:${next}-:1`;
-    if (ports.has(key) || (await findForwardProblem(probe)) === "taken") continue;
+    if (ports.has(key)) continue;
+    // Before it is tried: several clones are made at a time.
     ports.add(key);
-    return next;
+    if ((await findForwardProblem(probe)) !== "taken") return next;
   }
   throw new VmError("busy", `cannot clone: no free ${protocol} port after ${port}`, {
     hint: "remove the forward from the VM first",

@@ -5,23 +5,21 @@ import { openForReading } from "../../lib/read-file.ts";
 import { ARCH } from "../../machine/arch.ts";
 import { limitWait, throwIfInterrupted } from "../../process/signals.ts";
 import { buildQemuArgv } from "../../qemu/argv.ts";
-import type { Capabilities } from "../../qemu/capabilities.ts";
 import { KILL_ONLY } from "../../qemu/end.ts";
 import { probeQemu } from "../../qemu/probe.ts";
-import { INCOMING_ARGS, loadDevices } from "../../qemu/ram-state.ts";
+import { INCOMING_ARGS, loadDevices, openMappedRam } from "../../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../../qemu/session.ts";
 import { AgentTimeout, GuestAgent } from "../../qmp/agent.ts";
 import { findChardev } from "../../qmp/chardev.ts";
 import type { QmpEvent } from "../../qmp/events.ts";
-import { sumProcessor } from "../../rescue/warm-state.ts";
 import { STATE, WORK, workingPath } from "../../store/layout.ts";
-import type { SavedMachine } from "../../store/manifest.ts";
 import { newMark } from "../../store/mark-types.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import type { Context } from "../../vm/context.ts";
 import { readExtraArgs } from "../../vm/extra-args.ts";
 import type { Vm } from "../../vm/find.ts";
 import { ramDescriptor } from "../../vm/ram.ts";
+import { findOtherHost } from "../../vm/saved-machine.ts";
 import { companionOf } from "../../vm/tpm.ts";
 import { findRamFile, readSavedRun } from "../restore-ram.ts";
 import { resolveCopy } from "./copy.ts";
@@ -55,7 +53,7 @@ export async function resumeCopy(
   const copy = await resolveCopy(context, vm, dir, capabilities, run && { run, cd });
   const other = findOtherHost(saved, copy.accel, capabilities);
   if (other !== undefined) return other;
-  const ramFd = openForReading(
+  const ramFd = openMappedRam(
     findRamFile(snapshot) ? join(snapshot.dir, STATE.ram) : workingPath(dir, STATE.ram),
   );
   const devicesFd = openForReading(workingPath(dir, STATE.devices));
@@ -103,16 +101,6 @@ export async function resumeCopy(
 
 const asResumed = ({ booted, ...outcome }: BootOutcome): BootOutcome =>
   booted === undefined ? outcome : { ...outcome, resumed: booted };
-
-function findOtherHost(
-  { qemu, accel, processor }: SavedMachine,
-  own: SavedMachine["accel"],
-  { version }: Capabilities,
-): string | undefined {
-  if (version.split(" ")[0] !== qemu) return `it was saved by qemu ${qemu}, and this is ${version}`;
-  if (own !== accel) return `it was saved with ${accel}, and would run with ${own}`;
-  return accel === "kvm" && processor !== sumProcessor() ? "it was saved on another processor" : undefined;
-}
 
 /** The agent answers if it was running; else the guest runs for a while. */
 async function watchGuest({ qmp }: QemuSession, dir: string, { seconds }: BootWait): Promise<BootOutcome> {

@@ -63,6 +63,18 @@ export const CHANNELS = [
   { name: "vm.ask.0", socket: WORK.ask },
 ] as const;
 
+/** The card of a rescue's machine. */
+export const rescueNic = (forwards: string[]): Machine["nics"][number] => ({
+  number: 1,
+  mac: undefined,
+  link: "up",
+  network: { kind: "user" },
+  forwards,
+});
+
+/** Is it a share of each job? */
+export const isJobShare = ({ tag }: Machine["shares"][number]): boolean => tag === "in" || tag === "out";
+
 /**
  * Finds the rescue RESCUE.
  * @throws 66 if there is none, or one of its files is missing
@@ -182,15 +194,7 @@ export async function resolveRescueMachine(
     nics:
       rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
         ? []
-        : [
-            {
-              number: 1,
-              mac: undefined,
-              link: "up",
-              network: { kind: "user" },
-              forwards: forwardsOf(context, rescue),
-            },
-          ],
+        : [rescueNic(forwardsOf(context, rescue))],
     netboot: { order: "off", directory: undefined, file: undefined },
     shares: shares.flatMap((share) => {
       const path = expandMacro(share.path, macros);
@@ -204,7 +208,7 @@ export async function resolveRescueMachine(
             // OVMF does not boot ELF.
             image: firmware ? system.kernel : (system.vmlinux ?? system.kernel),
             initrd: system.initrd,
-            append: `${ARCH[settings.QEMUARCH].kernelAppend} ${APPEND} rescue.disks=${disks.length}`,
+            append: `${ARCH[settings.QEMUARCH].kernelAppend} ${APPEND} rescue.port rescue.disks=${disks.length}`,
           },
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,

@@ -28,7 +28,7 @@ import {
   writeNew,
 } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
-import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
+import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
 import { waitForStep } from "./wait-for-step.ts";
 
 /** Time limit for the boot whose state is saved. */
@@ -44,6 +44,9 @@ const RAM_FD = 3;
 
 const { O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = constants;
 
+/** In the saved machine: the directory of its shares, which its guest does not mount. */
+const NO_SHARE = "share";
+
 /** The machine without any part of a guest: common to all jobs, and first on the bus. Its paths are relative. */
 export const bareMachine = (machine: Machine): Machine => ({
   ...machine,
@@ -54,8 +57,8 @@ export const bareMachine = (machine: Machine): Machine => ({
     vars: { ...machine.firmware.vars, path: WARM_FILES.variables },
   },
   disks: [],
-  nics: [],
-  shares: [],
+  nics: [rescueNic([])],
+  shares: machine.shares.filter(isJobShare).map((share) => ({ ...share, path: NO_SHARE })),
   kernel: machine.kernel && {
     ...machine.kernel,
     append: machine.kernel.append.replace(/ rescue\.disks=\d+$/, " rescue.warm"),
@@ -94,6 +97,7 @@ export class NewState {
     this.#beside = join(directory, `${PARTIAL}${process.pid}`);
     removeQuietly(this.#beside);
     mkdirSync(this.#beside, { mode: 0o700 });
+    mkdirSync(join(this.#beside, NO_SHARE), { mode: 0o700 });
     this.#lock = lockPartial(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;

@@ -51,7 +51,7 @@ wait_for_go() {
   until [ "$word" = go ]; do
     read -r word RESCUE_DISKS time seed <&"$CONTROL" || nap 0.005
   done
-  SET_TIME="/usr/bin/date -s @$time || /usr/bin/date -s @${time%.*}"
+  SET_TIME="date -s @${time%.*}"
   send_errand "$SET_TIME"
   echo "$seed" >/dev/urandom
   RANDOM=$((16#${seed:0:8}))

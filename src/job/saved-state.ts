@@ -214,7 +214,7 @@ async function resume(
     });
     if (saved) await waitForStep(undefined, running, saved);
     const { qmp } = running;
-    await loadDevices(qmp, DEVICES_FD, running.ended);
+    await loadDevices(qmp, DEVICES_FD, running.ended, false);
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);

@@ -139,17 +139,24 @@ export function openState(directory: string, shared: boolean): OpenState {
 
 /**
  * Loads the state of the devices into a machine that was started with `INCOMING_ARGS` and the state's RAM. Its guest is paused
- * then; qemu announces its addresses to the network.
+ * then.
  * @param fd the inherited descriptor
  * @param exited settles when qemu has exited: qemu before 9.1 exits if it cannot load the state
+ * @param announced qemu, and the guest, announce the guest's addresses to the network
  * @throws if it cannot be loaded, or after a stop signal
  */
-export async function loadDevices(qmp: QmpClient, fd: number, exited: Promise<unknown>): Promise<void> {
+export async function loadDevices(
+  qmp: QmpClient,
+  fd: number,
+  exited: Promise<unknown>,
+  announced = true,
+): Promise<void> {
   const migration = new Migration();
   qmp.onEvent(migration.onEvent);
   await Promise.all(
     qmp.executeBatch([
       ["migrate-set-capabilities", CAPABILITIES],
+      ...(announced ? [] : [["migrate-set-parameters", { "announce-rounds": 0 }] as const]),
       ["migrate-incoming", { uri: `fd:${fd}` }],
     ]),
   );

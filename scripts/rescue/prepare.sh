@@ -40,6 +40,7 @@ mount_shares() {
   local IFS=
   printf %s "${SHARES[*]}" >/run/rescue-shares
   # What fails is tried again, and told, by the runner.
+  # shellcheck disable=SC2034 # the runner's
   if wait "$MOUNTING"; then SHARES_MOUNTED=1; fi
 }
 

@@ -187,7 +187,7 @@ async function resume(
   const resumed: Machine = {
     ...booted,
     nics: nics.length > 0 ? nics : [rescueNic([])],
-    // As in the saved machine, and behind it what that does not have.
+    // As in the saved machine; what that does not have comes after it.
     shares: [...shares.filter(isJobShare), ...shares.filter((share) => !isJobShare(share))],
     kernel: undefined,
     ram,

@@ -109,9 +109,20 @@ name_disks() {
   done
 }
 
+# The runner's listener, which waits until a job has started.
+start_listener() {
+  exec {LISTEN_GATE}<> <(:)
+  { read -r _ && listen "$SHELL_PID"; } <&"$LISTEN_GATE" &
+  # shellcheck disable=SC2034 # the runner's
+  LISTENER=$!
+}
+
 # In a boot, the port may appear later than the disks.
 open_control() {
-  if [ -z "$CONTROL" ] && find_port vm.control.0; then exec {CONTROL}<>"$PORT"; fi
+  if [ -z "$CONTROL" ] && find_port vm.control.0; then
+    exec {CONTROL}<>"$PORT"
+    start_listener
+  fi
 }
 
 start_servant

@@ -6,6 +6,7 @@ import { log } from "../lib/log.ts";
 import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
+import { FLUSH_STEPS } from "../qemu/end.ts";
 import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
@@ -54,7 +55,7 @@ export async function runRescue(
   const told = new ToldStatus(join(work.dir, WORK.out));
   const { machine, control, settled } = await startRescue(context, work, run, told.hear);
   // All is unmounted and written: what the guest would still do to be off is of no use.
-  void told.complete.then(() => machine.qmp.execute("quit")).catch(() => {});
+  void told.complete.then(() => machine.end(FLUSH_STEPS)).catch(() => {});
   let lastRun: RunEnd | undefined = "killed";
   try {
     const { end, stopped } = await followJob(context, work, run, machine, control, write);

@@ -1,12 +1,12 @@
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Machine } from "../machine/types.ts";
-import { exec } from "../process/exec.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { saveDevices, sendDevicesDescriptor } from "../qemu/ram-state.ts";
+import { saveDevices, saveRam, sendDevicesDescriptor } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { waitForStep } from "../qemu/wait-for-step.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
@@ -29,7 +29,6 @@ import {
 } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
-import { waitForStep } from "./wait-for-step.ts";
 
 /** Time limit for the boot whose state is saved. */
 const READY_MS = 120_000;
@@ -133,7 +132,7 @@ export class NewState {
       using _control = await Channel.connect(join(this.#beside, WORK.control), (line) => {
         if (line === "ready") ready.resolve();
       });
-      await waitForStep(READY_MS, machine, ready.promise);
+      await waitForStep(READY_MS, machine.ended, ready.promise);
       await this.#saveDevices();
       this.files.variables = readStateVariables(this.#beside);
     } finally {
@@ -170,22 +169,7 @@ export class NewState {
     const directory = dirname(path);
     for (const name of listDirectory(this.#beside))
       if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
-    if (this.#ramInMemory)
-      await exec(
-        [
-          "qemu-img",
-          "convert",
-          "-f",
-          "raw",
-          "-O",
-          "raw",
-          "-S",
-          "4k",
-          `/proc/self/fd/${RAM_FD}`,
-          WARM_FILES.ram,
-        ],
-        { cwd: this.#beside, furtherFds: [this.files.ram], what: "cannot store the saved state" },
-      );
+    if (this.#ramInMemory) await saveRam(`/proc/self/fd/${this.files.ram}`, this.#beside);
     markVolatile(this.#beside);
     using complete = openWarmState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
     if (!complete) throw new Error("cannot open the saved state");

@@ -9,6 +9,7 @@ import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
 import { loadDevices } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { waitForStep } from "../qemu/wait-for-step.ts";
 import { identifyVariables } from "../qemu/uefi-variables.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -28,7 +29,6 @@ import { remove } from "../store/remove.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { waitForStep } from "./wait-for-step.ts";
 import { isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
 import { bareMachine, hasSpaceForState, NewState } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -212,7 +212,7 @@ async function resume(
       if (line === "up") up.resolve();
       else hear(line);
     });
-    if (saved) await waitForStep(undefined, running, saved);
+    if (saved) await waitForStep(undefined, running.ended, saved);
     const { qmp } = running;
     await loadDevices(qmp, DEVICES_FD, running.ended, false);
     const time = (Date.now() / 1000).toFixed(3);
@@ -220,7 +220,7 @@ async function resume(
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);
     const links = nics.length > 0 ? [] : [linkCommand(1, "down")];
     await Promise.all(qmp.executeBatch([...links, ...plugs, ["cont"]]));
-    await waitForStep(UP_MS, running, up.promise);
+    await waitForStep(UP_MS, running.ended, up.promise);
     return { machine: running, control };
   } catch (error) {
     control?.[Symbol.dispose]();

@@ -6,12 +6,13 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { join } from "node:path";
 import { RAM_ID } from "./devices/ram.ts";
-import { interruption, limitWait, throwIfInterrupted } from "../process/signals.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
 import { copySparse } from "../process/memory-file.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
 import { STATE_FILES } from "./state-files.ts";
+import { waitForStep } from "./wait-for-step.ts";
 
 /** For a machine that waits for its state (`loadDevices`). */
 export const INCOMING_ARGS = ["-S", "-incoming", "defer"] as const;
@@ -177,16 +178,5 @@ class Migration {
     if (data.status === "failed") this.#done.reject(new Error("qemu reports that it failed"));
   };
 
-  async wait(exited: Promise<unknown>): Promise<void> {
-    const late = new Error(`not completed within ${DEVICES_MS / 1000} s`);
-    using _limit = limitWait(DEVICES_MS, () => this.#done.reject(late));
-    const stop = (): void => this.#done.reject(interruption.reason as Error);
-    interruption.addEventListener("abort", stop, { once: true });
-    try {
-      throwIfInterrupted();
-      await Promise.race([this.#done.promise, exited.then(() => Promise.reject(new Error("qemu exited")))]);
-    } finally {
-      interruption.removeEventListener("abort", stop);
-    }
-  }
+  wait = (exited: Promise<unknown>): Promise<void> => waitForStep(DEVICES_MS, exited, this.#done.promise);
 }

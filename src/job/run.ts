@@ -59,7 +59,7 @@ export async function runRescue(
   let lastRun: RunEnd | undefined = "killed";
   try {
     const { end, stopped } = await followJob(context, work, run, machine, control, write);
-    const clean = told.isComplete || end.shutdown?.reason === "guest-shutdown";
+    const clean = end.shutdown?.reason === "guest-shutdown" || (told.isComplete && end.status === 0);
     // A job does not repair crash-consistent disks: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
     const status = readJobStatus(join(work.dir, WORK.out));

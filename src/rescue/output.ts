@@ -2,7 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { lstatOf } from "../lib/read-file.ts";
-import { writeNew } from "../store/files.ts";
+import { replaceVolatile } from "../store/files.ts";
 import { remove } from "../store/remove.ts";
 import { JOB } from "../store/layout.ts";
 
@@ -57,11 +57,16 @@ export class ToldStatus {
 
   readonly hear = (line: string): void => {
     if (this.isComplete) return;
-    if (line === "started") this.#write(JOB.started, now());
     const status = /^status (\d{1,3})$/.exec(line)?.[1];
-    if (status === undefined) return;
-    this.#write(JOB.status, status);
-    this.#write(JOB.finished, now());
+    try {
+      if (line === "started") this.#write(JOB.started, now());
+      if (status === undefined) return;
+      this.#write(JOB.status, status);
+      this.#write(JOB.finished, now());
+    } catch {
+      // As if it had not said it: the rescue writes the files itself if it is not ended.
+      return;
+    }
     this.isComplete = true;
     this.#complete.resolve();
   };
@@ -70,7 +75,7 @@ export class ToldStatus {
   #write(name: string, text: string): void {
     const path = join(this.out, name);
     remove(path);
-    writeNew(path, `${text}\n`);
+    replaceVolatile(path, `${text}\n`);
   }
 }
 

@@ -67,6 +67,19 @@ export const bareMachine = (machine: Machine): Machine => ({
 });
 
 /**
+ * The machine that continues from the state of the bare one: the same devices, and after them what that does not have. Without
+ * a network the card's link is to be down.
+ */
+export const resumedMachine = (machine: Machine, ramPath: string): Machine => ({
+  ...machine,
+  ram: { path: ramPath, shared: false },
+  nics: machine.nics.length > 0 ? machine.nics : [rescueNic([])],
+  shares: machine.shares.toSorted((a, b) => Number(isJobShare(b)) - Number(isJobShare(a))),
+  kernel: undefined,
+  resumed: true,
+});
+
+/**
  * Boots the rescue without any part of a guest, and saves its state. The job that needs it resumes it at once, from open
  * files; meanwhile it is stored.
  */

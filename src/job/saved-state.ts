@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { SignalError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
-import type { Firmware, Machine } from "../machine/types.ts";
+import type { Firmware } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
@@ -29,8 +29,8 @@ import { remove } from "../store/remove.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
-import { bareMachine, hasSpaceForState, NewState } from "./save-state.ts";
+import type { RescueRun } from "./rescue-machine.ts";
+import { bareMachine, hasSpaceForState, NewState, resumedMachine } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
 /** Time limit for a restored rescue to find its disks; after that it is booted. */
@@ -182,17 +182,7 @@ async function resume(
   { onEvent, hear }: Listeners,
   saved?: Promise<void>,
 ): Promise<RunningRescue> {
-  const ram = { path: `/proc/self/fd/${RAM_FD}`, shared: false };
-  const { nics, shares } = booted;
-  const resumed: Machine = {
-    ...booted,
-    nics: nics.length > 0 ? nics : [rescueNic([])],
-    // As in the saved machine; what that does not have comes after it.
-    shares: [...shares.filter(isJobShare), ...shares.filter((share) => !isJobShare(share))],
-    kernel: undefined,
-    ram,
-    resumed: true,
-  };
+  const resumed = resumedMachine(booted, `/proc/self/fd/${RAM_FD}`);
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
@@ -218,7 +208,7 @@ async function resume(
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);
-    const links = nics.length > 0 ? [] : [linkCommand(1, "down")];
+    const links = booted.nics.length > 0 ? [] : [linkCommand(1, "down")];
     await Promise.all(qmp.executeBatch([...links, ...plugs, ["cont"]]));
     await waitForStep(UP_MS, running.ended, up.promise);
     return { machine: running, control };

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { bareMachine, resumedMachine } from "../../src/job/save-state.ts";
+import { CHANNELS } from "../../src/job/rescue-machine.ts";
 import { DISK_BUSES, type Machine } from "../../src/machine/types.ts";
 import { buildQemuArgv } from "../../src/qemu/argv.ts";
 import { machineWith, QEMU } from "../qemu/machines.ts";
@@ -23,11 +24,14 @@ const job = machineWith({
   nics: [],
   shares: [share("mirror", "/m"), share("in", "/w/.in"), share("out", "/w/.out")],
   ram: undefined,
+  display: { kind: "serial" },
+  channels: CHANNELS.map(({ name, socket }) => ({ name, socket })),
 });
+const argv = (machine: Machine): string[] => buildQemuArgv(bareMachine(machine), QEMU);
 /** In the order on the bus. */
 const devicesOf = (machine: Machine): string[] => {
-  const argv = buildQemuArgv(machine, QEMU);
-  return argv.filter((word, at) => argv[at - 1] === "-device" && !word.startsWith("virtserialport"));
+  const words = buildQemuArgv(machine, QEMU);
+  return words.filter((word, at) => words[at - 1] === "-device" && !word.startsWith("virtserialport"));
 };
 
 test("a resumed machine begins with the devices of the saved one, which has nothing of a guest", () => {
@@ -44,7 +48,6 @@ test("all jobs share one saved machine, whatever their network and their disks",
     disks: [],
     nics: [{ ...bareMachine(job).nics[0]!, forwards: ["hostfwd=tcp::5555-:22"] }],
   };
-  const argv = (machine: Machine): string[] => buildQemuArgv(bareMachine(machine), QEMU);
   expect(argv(other)).toEqual(argv(job));
   expect(argv(job).join(" ")).toContain("rescue.port rescue.warm");
 });

@@ -1,24 +1,61 @@
 #!/bin/bash
 # What the runner does first in our own rescue: it waits for the guest's disks, which in a saved state come only
 # after the host has said `go`, has them named in the order of the bus, and mounts the shares. It uses the shell
-# alone wherever it can: starting programs is what takes the time here.
+# alone wherever it can: starting programs is what takes the time here. Those that it needs are started before `go`, and
+# wait.
 
-BUSYBOX=(/usr/bin/busybox)
 # Something to read from that never says anything.
 exec {NEVER}<> <(:)
 nap() { read -rt "$1" -u "$NEVER" _; }
 
-# Ready for any machine: this state is saved, and each job resumes it with disks and shares that did not
-# exist before. The host sends the number of disks, the time, and a random seed.
+# A small shell that waits for commands, and says when one is done.
+start_servant() {
+  exec {ERRANDS}<> <(:) {DONE}<> <(:)
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  "${BUSYBOX[@]}" sh -c 'while read -r line; do eval "$line" </dev/null >/dev/null 2>&1; echo "$line"; done' <&"$ERRANDS" >&"$DONE" {ERRANDS}>&- {DONE}>&- &
+}
+
+send_errand() { echo "$*" >&"$ERRANDS"; }
+
+# Waits until that one is done.
+await_errand() {
+  local line=
+  until [ "$line" = "$*" ]; do read -r line <&"$DONE"; done
+}
+
+errand() {
+  send_errand "$@"
+  await_errand "$@"
+}
+
+# Both shares by one program, which waits for its list.
+start_mounting() {
+  mkfifo /run/rescue-shares
+  mapfile SHARES </etc/rescue/shares
+  "${BUSYBOX[@]}" mount -a -T /run/rescue-shares 2>/dev/null &
+  MOUNTING=$!
+}
+
+mount_shares() {
+  local IFS=
+  printf %s "${SHARES[*]}" >/run/rescue-shares
+  # What fails is tried again, and told, by the runner.
+  # shellcheck disable=SC2034 # the runner's
+  if wait "$MOUNTING"; then SHARES_MOUNTED=1; fi
+}
+
+# Ready for any machine: this state is saved, and each job resumes it with disks that did not exist before. The host sends
+# the number of disks, the time, and a random seed.
 wait_for_go() {
   local word='' time seed
-  exec {CONTROL}<>/dev/virtio-ports/vm.control.0
   echo ready >&"$CONTROL"
   until [ "$word" = go ]; do
     read -r word RESCUE_DISKS time seed <&"$CONTROL" || nap 0.005
   done
-  { date -s "@$time" || date -s "@${time%.*}"; } >/dev/null 2>&1 &
+  SET_TIME="date -s @${time%.*}"
+  send_errand "$SET_TIME"
   echo "$seed" >/dev/urandom
+  RANDOM=$((16#${seed:0:8}))
   echo 1 >/sys/bus/pci/rescan
 }
 
@@ -72,14 +109,30 @@ name_disks() {
   done
 }
 
+# The runner's listener, which waits until a job has started.
+start_listener() {
+  exec {LISTEN_GATE}<> <(:)
+  { read -r _ && listen "$SHELL_PID"; } <&"$LISTEN_GATE" &
+  # shellcheck disable=SC2034 # the runner's
+  LISTENER=$!
+}
+
+# In a boot, the port may appear later than the disks.
+open_control() {
+  if [ -z "$CONTROL" ] && find_port vm.control.0; then
+    exec {CONTROL}<>"$PORT"
+    start_listener
+  fi
+}
+
+start_servant
+start_mounting
+open_control
 [ -z "$RESCUE_WARM" ] || wait_for_go
 wait_for_disks
 name_disks
-if [ -n "$RESCUE_WARM" ]; then
-  echo up >&"$CONTROL"
-  exec {CONTROL}>&-
-fi
-# Both by one program; what fails is tried again, and told, by the runner.
-"${BUSYBOX[@]}" mount -a -T /etc/rescue/shares 2>/dev/null
+open_control
+[ -z "$RESCUE_WARM" ] || echo up >&"$CONTROL"
+mount_shares
+[ -z "$RESCUE_WARM" ] || await_errand "$SET_TIME"
 exec {NEVER}>&-
-wait

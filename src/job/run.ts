@@ -6,11 +6,12 @@ import { log } from "../lib/log.ts";
 import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
+import { FLUSH_STEPS } from "../qemu/end.ts";
 import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
-import { OutputWatch, readJobStatus } from "../rescue/output.ts";
+import { OutputWatch, readJobStatus, ToldStatus } from "../rescue/output.ts";
 import { type Mark, type RunEnd, consistencyOf } from "../store/mark-types.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readTail } from "../lib/read-file.ts";
@@ -51,11 +52,14 @@ export async function runRescue(
   write: WriteLog,
 ): Promise<number> {
   const before = consistencyOf(work.mark);
-  const { machine, control, settled } = await startRescue(context, work, run);
+  const told = new ToldStatus(join(work.dir, WORK.out));
+  const { machine, control, settled } = await startRescue(context, work, run, told.hear);
+  // All is unmounted and written: what the guest would still do to be off is of no use.
+  void told.complete.then(() => machine.end(FLUSH_STEPS)).catch(() => {});
   let lastRun: RunEnd | undefined = "killed";
   try {
     const { end, stopped } = await followJob(context, work, run, machine, control, write);
-    const clean = end.shutdown?.reason === "guest-shutdown";
+    const clean = end.shutdown?.reason === "guest-shutdown" || (told.isComplete && end.status === 0);
     // A job does not repair crash-consistent disks: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
     const status = readJobStatus(join(work.dir, WORK.out));
@@ -76,7 +80,12 @@ function crashedEnd({ lastRun, clone }: Mark): RunEnd | undefined {
 }
 
 /** Restores the rescue's saved state if possible, or else boots it. */
-async function startRescue(context: Context, work: Workdir, run: RescueRun): Promise<RunningRescue> {
+async function startRescue(
+  context: Context,
+  work: Workdir,
+  run: RescueRun,
+  hear: (line: string) => void,
+): Promise<RunningRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   log.info(`waiting for the rescue ${run.rescue.name}`);
@@ -94,7 +103,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
   const errors = new GuestErrorMonitor(work.dir);
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
-    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, onEvent);
+    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, { onEvent, hear });
     if (!launched) {
       remove(logPath);
       const booted = await startQemu({
@@ -106,7 +115,7 @@ async function startRescue(context: Context, work: Workdir, run: RescueRun): Pro
         arch: run.machine.arch,
         onEvent,
       });
-      launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control)) };
+      launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control), hear) };
     }
     const { qmp, ended } = launched.machine;
     errors.qmp = qmp;

@@ -1,12 +1,12 @@
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Machine } from "../machine/types.ts";
-import { exec } from "../process/exec.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
-import { saveDevices, sendDevicesDescriptor } from "../qemu/ram-state.ts";
+import { saveDevices, saveRam, sendDevicesDescriptor } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { waitForStep } from "../qemu/wait-for-step.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { Channel } from "../rescue/channel.ts";
 import {
@@ -28,8 +28,7 @@ import {
   writeNew,
 } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
-import { CHANNELS, type RescueRun } from "./rescue-machine.ts";
-import { waitForStep } from "./wait-for-step.ts";
+import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
 
 /** Time limit for the boot whose state is saved. */
 const READY_MS = 120_000;
@@ -44,6 +43,9 @@ const RAM_FD = 3;
 
 const { O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = constants;
 
+/** In the saved machine: the directory of its shares, which its guest does not mount. */
+const NO_SHARE = "share";
+
 /** The machine without any part of a guest: common to all jobs, and first on the bus. Its paths are relative. */
 export const bareMachine = (machine: Machine): Machine => ({
   ...machine,
@@ -54,14 +56,27 @@ export const bareMachine = (machine: Machine): Machine => ({
     vars: { ...machine.firmware.vars, path: WARM_FILES.variables },
   },
   disks: [],
-  nics: [],
-  shares: [],
+  nics: [rescueNic([])],
+  shares: machine.shares.filter(isJobShare).map((share) => ({ ...share, path: NO_SHARE })),
   kernel: machine.kernel && {
     ...machine.kernel,
     append: machine.kernel.append.replace(/ rescue\.disks=\d+$/, " rescue.warm"),
   },
   files: { qmp: WORK.qmp, monitor: WORK.monitor, console: WORK.console, consoleLog: WORK.rescueConsoleLog },
   channels: CHANNELS.map(({ name, socket }) => ({ name, socket })),
+});
+
+/**
+ * The machine that continues from the state of the bare one: the same devices, and after them what that does not have. Without
+ * a network the card's link is to be down.
+ */
+export const resumedMachine = (machine: Machine, ramPath: string): Machine => ({
+  ...machine,
+  ram: { path: ramPath, shared: false },
+  nics: machine.nics.length > 0 ? machine.nics : [rescueNic([])],
+  shares: machine.shares.toSorted((a, b) => Number(isJobShare(b)) - Number(isJobShare(a))),
+  kernel: undefined,
+  resumed: true,
 });
 
 /**
@@ -94,6 +109,7 @@ export class NewState {
     this.#beside = join(directory, `${PARTIAL}${process.pid}`);
     removeQuietly(this.#beside);
     mkdirSync(this.#beside, { mode: 0o700 });
+    mkdirSync(join(this.#beside, NO_SHARE), { mode: 0o700 });
     this.#lock = lockPartial(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;
@@ -129,7 +145,7 @@ export class NewState {
       using _control = await Channel.connect(join(this.#beside, WORK.control), (line) => {
         if (line === "ready") ready.resolve();
       });
-      await waitForStep(READY_MS, machine, ready.promise);
+      await waitForStep(READY_MS, machine.ended, ready.promise);
       await this.#saveDevices();
       this.files.variables = readStateVariables(this.#beside);
     } finally {
@@ -166,22 +182,7 @@ export class NewState {
     const directory = dirname(path);
     for (const name of listDirectory(this.#beside))
       if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
-    if (this.#ramInMemory)
-      await exec(
-        [
-          "qemu-img",
-          "convert",
-          "-f",
-          "raw",
-          "-O",
-          "raw",
-          "-S",
-          "4k",
-          `/proc/self/fd/${RAM_FD}`,
-          WARM_FILES.ram,
-        ],
-        { cwd: this.#beside, furtherFds: [this.files.ram], what: "cannot store the saved state" },
-      );
+    if (this.#ramInMemory) await saveRam(`/proc/self/fd/${this.files.ram}`, this.#beside);
     markVolatile(this.#beside);
     using complete = openWarmState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
     if (!complete) throw new Error("cannot open the saved state");

@@ -6,8 +6,10 @@ import type { Firmware } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
+import { linkCommand } from "../qemu/devices/nic.ts";
 import { loadDevices } from "../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { waitForStep } from "../qemu/wait-for-step.ts";
 import { identifyVariables } from "../qemu/uefi-variables.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -27,13 +29,18 @@ import { remove } from "../store/remove.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { waitForStep } from "./wait-for-step.ts";
 import type { RescueRun } from "./rescue-machine.ts";
-import { bareMachine, hasSpaceForState, NewState } from "./save-state.ts";
+import { bareMachine, hasSpaceForState, NewState, resumedMachine } from "./save-state.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
 /** Time limit for a restored rescue to find its disks; after that it is booted. */
 const UP_MS = 60_000;
+
+/** What a rescue says by qemu, and by its channel. */
+export interface Listeners {
+  onEvent(event: QmpEvent): void;
+  hear(line: string): void;
+}
 
 /** A running rescue, and the open channel to its runner. */
 export interface RunningRescue {
@@ -51,7 +58,7 @@ export async function resumeRescue(
   context: Context,
   work: Workdir,
   run: RescueRun,
-  onEvent: (event: QmpEvent) => void,
+  listeners: Listeners,
 ): Promise<RunningRescue | undefined> {
   const { machine, rescue } = run;
   const { system } = rescue;
@@ -75,9 +82,9 @@ export async function resumeRescue(
     path = join(directory, name);
     if (hasFailed(path)) return undefined;
     const found = openWarmState(path, machine.memoryMiB * 2 ** 20);
-    if (found) return await useState(path, found, work, run, onEvent);
+    if (found) return await useState(path, found, work, run, listeners);
     if (!hasSpaceForState(directory)) return undefined;
-    return await makeState(path, variables, work, run, onEvent);
+    return await makeState(path, variables, work, run, listeners);
   } catch (error) {
     if (error instanceof SignalError) throw error;
     throwIfInterrupted();
@@ -87,18 +94,16 @@ export async function resumeRescue(
   }
 }
 
-type OnEvent = (event: QmpEvent) => void;
-
 async function useState(
   path: string,
   state: WarmState,
   work: Workdir,
   run: RescueRun,
-  onEvent: OnEvent,
+  listeners: Listeners,
 ): Promise<RunningRescue> {
   try {
     adoptVariables(run.machine.firmware, state);
-    const resumed = await resume(work, run, state, onEvent);
+    const resumed = await resume(work, run, state, listeners);
     return { ...resumed, settled: keepState(path, state).finally(() => state[Symbol.dispose]()) };
   } catch (error) {
     state[Symbol.dispose]();
@@ -112,7 +117,7 @@ async function makeState(
   variables: Buffer | undefined,
   work: Workdir,
   run: RescueRun,
-  onEvent: OnEvent,
+  listeners: Listeners,
 ): Promise<RunningRescue> {
   const state = new NewState(path, run, variables);
   try {
@@ -121,7 +126,7 @@ async function makeState(
       await state.saved;
       adoptVariables(run.machine.firmware, state.files);
     }
-    const resumed = await resume(work, run, state.files, onEvent, state.saved);
+    const resumed = await resume(work, run, state.files, listeners, state.saved);
     const alias = state.files.variables && nameState(run, state.files.variables);
     const settled = state
       .store(alias)
@@ -174,11 +179,10 @@ async function resume(
   work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: WarmState,
-  onEvent: OnEvent,
+  { onEvent, hear }: Listeners,
   saved?: Promise<void>,
 ): Promise<RunningRescue> {
-  const ram = { path: `/proc/self/fd/${RAM_FD}`, shared: false };
-  const resumed = { ...booted, kernel: undefined, ram, resumed: true };
+  const resumed = resumedMachine(booted, `/proc/self/fd/${RAM_FD}`);
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
@@ -196,15 +200,17 @@ async function resume(
     // Before the state is loaded: in the saved rescue this port is connected.
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();
+      else hear(line);
     });
-    if (saved) await waitForStep(undefined, running, saved);
+    if (saved) await waitForStep(undefined, running.ended, saved);
     const { qmp } = running;
-    await loadDevices(qmp, DEVICES_FD, running.ended);
+    await loadDevices(qmp, DEVICES_FD, running.ended, false);
     const time = (Date.now() / 1000).toFixed(3);
     control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);
-    await Promise.all(qmp.executeBatch([...plugs, ["cont"]]));
-    await waitForStep(UP_MS, running, up.promise);
+    const links = booted.nics.length > 0 ? [] : [linkCommand(1, "down")];
+    await Promise.all(qmp.executeBatch([...links, ...plugs, ["cont"]]));
+    await waitForStep(UP_MS, running.ended, up.promise);
     return { machine: running, control };
   } catch (error) {
     control?.[Symbol.dispose]();

@@ -20,6 +20,7 @@ import { escapeCommas, socketChardev } from "./text.ts";
 export function buildQemuArgv(machine: Machine, capabilities: Capabilities): string[] {
   const facts = ARCH[machine.arch];
   const firmware = machine.firmware ? buildFirmwareArgs(machine.firmware) : undefined;
+  const disks = [...buildUsbArgs(machine), ...buildDiskArgs(machine)];
   return [
     facts.binary,
     "-name",
@@ -53,10 +54,11 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     ...machine.smbios.flatMap(buildSmbiosArgs),
     ...(machine.tpm ? buildTpmArgs(machine.tpm, firstFdBehind(machine.nics)) : []),
     ...buildPanicArgs(machine),
-    ...buildUsbArgs(machine),
-    ...buildDiskArgs(machine),
+    ...(machine.resumed ? [] : disks),
     ...machine.nics.flatMap((nic) => buildNicArgs(machine, nic)),
     ...buildShareArgs(machine),
+    // What the saved machine does not have is behind what it has.
+    ...(machine.resumed ? disks : []),
     ...buildDisplayArgs(machine, capabilities),
     ...machine.extraArgs,
   ];

@@ -8,12 +8,13 @@ import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { RAM_ID } from "./devices/ram.ts";
-import { interruption, limitWait, throwIfInterrupted } from "../process/signals.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
 import { copySparse } from "../process/memory-file.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { sendNamedDescriptor } from "../qmp/send-descriptor.ts";
 import { STATE_FILES } from "./state-files.ts";
+import { waitForStep } from "./wait-for-step.ts";
 
 /** For a machine that waits for its state (`loadDevices`). */
 export const INCOMING_ARGS = ["-S", "-incoming", "defer"] as const;
@@ -163,17 +164,24 @@ export function openMappedRam(path: string): number {
 
 /**
  * Loads the state of the devices into a machine that was started with `INCOMING_ARGS` and the state's RAM. Its guest is paused
- * then; qemu announces its addresses to the network.
+ * then.
  * @param fd the inherited descriptor
  * @param exited settles when qemu has exited: qemu before 9.1 exits if it cannot load the state
+ * @param announced qemu, and the guest, announce the guest's addresses to the network
  * @throws if it cannot be loaded, or after a stop signal
  */
-export async function loadDevices(qmp: QmpClient, fd: number, exited: Promise<unknown>): Promise<void> {
+export async function loadDevices(
+  qmp: QmpClient,
+  fd: number,
+  exited: Promise<unknown>,
+  announced = true,
+): Promise<void> {
   const migration = new Migration();
   qmp.onEvent(migration.onEvent);
   await Promise.all(
     qmp.executeBatch([
       ["migrate-set-capabilities", CAPABILITIES],
+      ...(announced ? [] : [["migrate-set-parameters", { "announce-rounds": 0 }] as const]),
       ["migrate-incoming", { uri: `fd:${fd}` }],
     ]),
   );
@@ -194,16 +202,5 @@ class Migration {
     if (data.status === "failed") this.#done.reject(new Error("qemu reports that it failed"));
   };
 
-  async wait(exited: Promise<unknown>): Promise<void> {
-    const late = new Error(`not completed within ${DEVICES_MS / 1000} s`);
-    using _limit = limitWait(DEVICES_MS, () => this.#done.reject(late));
-    const stop = (): void => this.#done.reject(interruption.reason as Error);
-    interruption.addEventListener("abort", stop, { once: true });
-    try {
-      throwIfInterrupted();
-      await Promise.race([this.#done.promise, exited.then(() => Promise.reject(new Error("qemu exited")))]);
-    } finally {
-      interruption.removeEventListener("abort", stop);
-    }
-  }
+  wait = (exited: Promise<unknown>): Promise<void> => waitForStep(DEVICES_MS, exited, this.#done.promise);
 }

@@ -253,7 +253,10 @@ export const QMP_COMMANDS = {
     args: { capabilities: [{ capability: { oneOf: ["events", "x-ignore-shared"] }, state: "boolean" }] },
     limitMs: QUERY_MS,
   },
-  "migrate-set-parameters": { args: { "max-bandwidth": "number" }, limitMs: QUERY_MS },
+  "migrate-set-parameters": {
+    args: { "max-bandwidth?": "number", "announce-rounds?": "number" },
+    limitMs: QUERY_MS,
+  },
   migrate: { args: { uri: "string" }, limitMs: QUERY_MS },
   migrate_cancel: { limitMs: QUERY_MS },
   "query-migrate": {

@@ -2,6 +2,8 @@ import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { replaceVolatile } from "../store/files.ts";
+import { remove } from "../store/remove.ts";
 import { JOB } from "../store/layout.ts";
 
 const CHUNK_BYTES = 1 << 16;
@@ -43,6 +45,42 @@ export function readJobStatus(out: string): number | undefined {
     closeSync(fd);
   }
 }
+
+/** Writes the files of `.out` for a rescue that says by its channel what has happened: that is sooner. */
+export class ToldStatus {
+  readonly #complete = Promise.withResolvers<void>();
+  /** The job has ended, all disks are written, and nothing is mounted. */
+  readonly complete = this.#complete.promise;
+  isComplete = false;
+
+  constructor(private readonly out: string) {}
+
+  readonly hear = (line: string): void => {
+    if (this.isComplete) return;
+    const status = /^status (\d{1,3})$/.exec(line)?.[1];
+    try {
+      if (line === "started") this.#write(JOB.started, now());
+      if (status === undefined) return;
+      this.#write(JOB.status, status);
+      this.#write(JOB.finished, now());
+    } catch {
+      // As if it had not said it: the rescue writes the files itself if it is not ended.
+      return;
+    }
+    this.isComplete = true;
+    this.#complete.resolve();
+  };
+
+  /** What the job may have left in that place is no answer. */
+  #write(name: string, text: string): void {
+    const path = join(this.out, name);
+    remove(path);
+    replaceVolatile(path, `${text}\n`);
+  }
+}
+
+/** `2026-11-30 12:00:00` */
+const now = (): string => new Date().toISOString().slice(0, 19).replace("T", " ");
 
 /** Follows `.out` while a job runs: passes its log on as it grows, and reports its start and end. */
 export class OutputWatch implements Disposable {

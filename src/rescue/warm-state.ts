@@ -33,8 +33,11 @@ export const WARM_FILES = {
   boot: "boot",
 } as const;
 
-/** Part of the hash: states of another form are not used. 1: one file, a whole migration stream. */
-const FORMAT = 2;
+/**
+ * Part of the hash: states of another form are not used. 1: one file, a whole migration stream. 2: a machine without card and
+ * shares.
+ */
+const FORMAT = 3;
 
 /** Largest migration stream without the RAM: with UEFI it has the firmware. */
 const MAX_DEVICES_BYTES = 64 << 20;

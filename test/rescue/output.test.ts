@@ -1,6 +1,6 @@
-import { appendFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "bun:test";
-import { OutputWatch, readJobStatus } from "../../src/rescue/output.ts";
+import { OutputWatch, readJobStatus, ToldStatus } from "../../src/rescue/output.ts";
 import { tameText } from "../../src/lib/text.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -53,6 +53,33 @@ test("prints the log as it grows, once and completely, and reports start and end
   await watch.drain();
   expect(text.split("\n").map((line) => line.split(" ")[0])).toEqual([...Array(200).keys(), ""].map(String));
   expect(events).toEqual(["started", "finished"]);
+});
+
+test("writes what the rescue says by its channel, in place of what the job has left there", async () => {
+  using temp = new Temp();
+  const told = new ToldStatus(temp.top);
+  mkdirSync(temp.path("STATUS/below"), { recursive: true });
+  for (const line of ["status", "status 1000", "status 7 ", "ready"]) told.hear(line);
+  expect([told.isComplete, existsSync(temp.path("STARTED"))]).toEqual([false, false]);
+  told.hear("started");
+  expect(readFileSync(temp.path("STARTED"), "utf8")).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$/);
+  told.hear("status 7");
+  // The first one counts.
+  told.hear("status 0");
+  await told.complete;
+  expect([told.isComplete, readJobStatus(temp.top), existsSync(temp.path("FINISHED"))]).toEqual([
+    true,
+    7,
+    true,
+  ]);
+});
+
+test("what cannot be written is not told", () => {
+  using temp = new Temp();
+  const told = new ToldStatus(temp.path("nosuch"));
+  told.hear("started");
+  told.hear("status 0");
+  expect(told.isComplete).toBe(false);
 });
 
 test("does not follow a log that is a symlink", async () => {

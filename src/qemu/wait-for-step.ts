@@ -1,0 +1,27 @@
+import { interruption, throwIfInterrupted } from "../process/signals.ts";
+
+/**
+ * Waits for a step of a running qemu, at most `ms` if given.
+ * @param exited settles when qemu has exited
+ * @throws on timeout, on a stop signal, or if qemu exits first
+ */
+export async function waitForStep(
+  ms: number | undefined,
+  exited: Promise<unknown>,
+  step: Promise<void>,
+): Promise<void> {
+  const failed = Promise.withResolvers<never>();
+  const timer = ms && setTimeout(() => failed.reject(new Error(`not completed within ${ms / 1000} s`)), ms);
+  const stop = (): void => failed.reject(interruption.reason);
+  interruption.addEventListener("abort", stop, { once: true });
+  void exited.finally(() => failed.reject(new Error("qemu exited"))).catch(() => {});
+  try {
+    throwIfInterrupted();
+    await Promise.race([step, failed.promise]);
+    throwIfInterrupted();
+  } finally {
+    clearTimeout(timer);
+    interruption.removeEventListener("abort", stop);
+    failed.promise.catch(() => {});
+  }
+}

@@ -14,7 +14,6 @@ import {
 import { dirname, join } from "node:path";
 import { findSwtpm } from "../../src/vm/tpm.ts";
 import { processesIn } from "../e2e/harness.ts";
-import { buildBox } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 import { testIf } from "../fixtures/needs.ts";
@@ -36,11 +35,12 @@ function stateOf(text: string): Buffer {
   return content;
 }
 
-const withTpm = (conf = CONF, ...words: string[]): Promise<Sandbox> =>
-  buildBox(words.join(" "), conf, (box) => {
-    box.program("swtpm", SWTPM);
-    return box.ok(...words, "--tpm", "create", "G");
-  });
+async function withTpm(conf = CONF, ...words: string[]): Promise<Sandbox> {
+  const box = new Sandbox(conf);
+  box.program("swtpm", SWTPM);
+  await box.ok(...words, "--tpm", "create", "G");
+  return box;
+}
 
 const directory = (box: Sandbox): string => join(box.work, ".vm-tpm");
 const state = (box: Sandbox): string => join(directory(box), "tpm2-00.permall");

@@ -25,7 +25,7 @@ export const SUBCLUSTERS = "extended_l2=on,cluster_size=128k";
 /** A multiple of each sector size of disks. */
 const SECTOR_BYTES = 4096;
 
-/** Appends zeroes to a new image, so that its last sector is whole: see `chooseDiskIo`. */
+/** Appends zeroes to a new image, so that its last sector is complete: see `chooseDiskIo`. */
 export function endOnSector(path: string): void {
   const { size } = statSync(path);
   const rest = size % SECTOR_BYTES;

@@ -47,7 +47,7 @@ export async function compareDisks(
     copyFileSync(scratch, overlay);
     return compareWindow(compare, window, overlay);
   });
-  // After an error too, none goes on writing where the caller cleans up.
+  // After an error, too, none must continue to write where the caller cleans up.
   await Promise.allSettled(found);
   return (await Promise.all(found)).flat();
 }

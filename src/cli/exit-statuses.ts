@@ -58,8 +58,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   run: {
     ok: "the guest powered off, or the VM was suspended; with --detach: it is running",
     noInput: "there is no such VM, snapshot, CD image or address of this host",
-    unavailable: "qemu, firmware, a feature of qemu, or what a network needs is missing",
-    cannotCreate: "no space for the RAM of a suspended VM, or the VM belongs to another user",
+    unavailable: "qemu, firmware, a feature of qemu, or what a network or --from-remote needs is missing",
+    cannotCreate: "no space for the RAM of a suspended VM or for --from, or the VM belongs to another user",
     io: "the guest did not power off by itself, qemu failed, a disk is damaged, or a suspended VM cannot be resumed",
     busy: "the VM is already running, a template, or locked by another process, or a port is taken",
     timeout:

@@ -20,6 +20,15 @@ export default define({
       type: "boolean",
       description: "boot a suspended VM, and discard its saved RAM",
     },
+    from: {
+      type: "string",
+      valueHint: "SNAPSHOT",
+      description: "boot a snapshot without a network, and keep nothing of the run",
+    },
+    "from-remote": {
+      type: "boolean",
+      description: "boot one in the repository SNAPSHOT_REPO, without fetching it; default: the newest",
+    },
     timeout: {
       type: "string",
       alias: "t",
@@ -34,7 +43,17 @@ export default define({
       description: "CD image to attach and boot once",
     },
   },
-  async parse({ isoimage: iso, detach, ssh, boot, wait: what, timeout }, context) {
+  async parse({ isoimage: iso, detach, ssh, boot, wait: what, timeout, ...look }, context) {
+    const from =
+      look.from === undefined && look["from-remote"] !== true
+        ? undefined
+        : { name: look.from || undefined, remote: look["from-remote"] === true };
+    if (from) {
+      const { refuseForLook } = await import("../lifecycle/run-look.ts");
+      refuseForLook({ detach, wait: what, ssh, boot, isoimage: iso });
+      const { validateSnapshotReference } = await import("../store/snapshots.ts");
+      if (from.name !== undefined) validateSnapshotReference(from.name);
+    }
     const wait =
       what === undefined
         ? undefined
@@ -47,9 +66,14 @@ export default define({
             detach,
             waits: wait !== undefined,
           });
-    return { iso, detach, ssh, boot, wait, limitSeconds };
+    return { iso, detach, ssh, boot, wait, limitSeconds, from };
   },
-  async run(context, { wait, ...request }) {
+  async run(context, { wait, from, ...request }) {
+    if (from) {
+      const { openLook } = await import("../snapshot/look.ts");
+      const { runLook } = await import("../lifecycle/run-look.ts");
+      return runLook(context, (vm) => openLook(context, vm, from), request.limitSeconds);
+    }
     const { runVm } = await import("../lifecycle/run.ts");
     await runVm(context, { ...request, needsSsh: wait?.for === "ssh" });
     if (wait)

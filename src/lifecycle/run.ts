@@ -6,7 +6,6 @@ import { log, warnOnce } from "../lib/log.ts";
 import { saysPortTaken } from "../lib/program-messages.ts";
 import { findForward, SSH_PORT } from "../machine/parse.ts";
 import type { Machine, Nic } from "../machine/types.ts";
-import { firstSignal, takeSignals } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
@@ -35,7 +34,6 @@ import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
-import type { StopCause } from "../vm/record-exit.ts";
 import { Media } from "../vm/media.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { companionOf } from "../vm/tpm.ts";
@@ -47,10 +45,9 @@ import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
 import { allocateRam, openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
-import { PANICKED } from "../vm/kill-machine.ts";
 import type { Resuming } from "./resume-suspended.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
-import { REQUEST_INTERVAL_MS, requestPowerOff } from "./power-off.ts";
+import { waitUntilOff } from "./wait-until-off.ts";
 
 const noSshForward = (): VmError =>
   new VmError("usage", `--wait=ssh: no port of this host is forwarded to the guest's port ${SSH_PORT}`, {
@@ -116,7 +113,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
-  const stop = await waitUntilOff(run, run.vm.settings.STOP_TIMEOUT, request.limitSeconds);
+  const { machine, work } = run;
+  const stop = await waitUntilOff(machine, work, run.vm.settings.STOP_TIMEOUT, request.limitSeconds);
   const end = await run.machine.ended;
   const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
@@ -295,66 +293,6 @@ async function startWithLinksDown(machine: QemuSession, nics: readonly Nic[]): P
   if (!failed) return;
   await machine.end();
   throw failed.reason;
-}
-
-/**
- * Waits until qemu exits. The first stop signal, or the time limit of the run, requests the guest to power off,
- * repeatedly; a second signal, or STOP_TIMEOUT, kills qemu. So does the first one after a panic: no request reaches that
- * guest.
- * @returns why this program ended the run, if it did
- * @throws 74 if qemu cannot be killed
- */
-async function waitUntilOff(
-  { machine, work }: Started,
-  stopTimeoutSeconds: number,
-  limitSeconds: number | undefined,
-): Promise<StopCause | undefined> {
-  let cause: StopCause | undefined;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let repeated: ReturnType<typeof setInterval> | undefined;
-  const request = (again: boolean): void =>
-    void requestPowerOff(machine.qmp, work.dir, again).catch(() => {});
-  const failed = Promise.withResolvers<never>();
-  const kill = (killed: string): void => {
-    cause = { ...cause!, killed };
-    void machine.end().catch(failed.reject);
-  };
-  const stop = (why: StopCause): void => {
-    clearTimeout(timer);
-    const again = cause !== undefined;
-    cause ??= why;
-    if (again || machine.panicked) {
-      log.info(machine.panicked ? PANICKED : "killing the guest");
-      kill(again ? "a second signal" : "its kernel panicked");
-      return;
-    }
-    const reached = "limitSeconds" in why ? `time limit of ${why.limitSeconds} seconds reached: ` : "";
-    const repeat = "limitSeconds" in why ? "Ctrl-C kills it" : "repeat to kill it";
-    log.info(
-      `${reached}requested the guest to power off; ${repeat}, as after ${stopTimeoutSeconds} seconds (STOP_TIMEOUT)`,
-    );
-    request(false);
-    repeated = setInterval(() => request(true), REQUEST_INTERVAL_MS);
-    timer = setTimeout(
-      () => kill(`it did not power off within ${stopTimeoutSeconds} s (STOP_TIMEOUT)`),
-      stopTimeoutSeconds * 1000,
-    );
-  };
-  using _taken = takeSignals((signal) => stop({ signal }));
-  // Received while qemu was being started: the guest has no unsaved data.
-  const early = firstSignal();
-  if (early) {
-    cause = { signal: early };
-    kill("it had only been started");
-  } else if (limitSeconds !== undefined)
-    timer = setTimeout(() => stop({ limitSeconds }), limitSeconds * 1000);
-  try {
-    await Promise.race([machine.ended, failed.promise]);
-  } finally {
-    clearTimeout(timer);
-    clearInterval(repeated);
-  }
-  return cause;
 }
 
 function removeRunFiles(work: Workdir): void {

@@ -241,7 +241,7 @@ export async function fillStage(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly RestoreJob[],
-  stage: Stage,
+  stage: Pick<Stage, "dir">,
   mapsRam = false,
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
@@ -278,7 +278,7 @@ export async function fillStage(
   if (snapshot.manifest?.firstTime) writeNew(join(stage.dir, WORK.firstTime), "");
 }
 
-function checkLengths(snapshot: Snapshot, jobs: readonly RestoreJob[], stage: Stage): void {
+function checkLengths(snapshot: Snapshot, jobs: readonly RestoreJob[], stage: Pick<Stage, "dir">): void {
   for (const { name } of jobs) {
     const bytes = snapshot.manifest?.files.find((item) => item.name === name)?.bytes;
     if (bytes !== undefined && statSync(workingPath(stage.dir, name)).size !== bytes)

@@ -151,6 +151,17 @@ export function finishRun(
   log.success(`${how}; ${describeDisks(work.dir)}`);
 }
 
+/**
+ * How a run ended of which nothing is recorded.
+ * @throws as `finishRun` unless the guest shut down
+ */
+export function requireGuestEnd(machineEnd: QemuEnd, stop: StopCause | undefined): string {
+  const { end, how } = describeRunEnd(machineEnd, stop);
+  if (stop) throw endedRunError(stop, how);
+  if (!endedByGuest(end)) throw notPoweredOff(how, "nothing of this run is kept");
+  return how;
+}
+
 /** If another command holds the VM's lock for too long, the error at least says how the run ended. */
 export function unrecordedEnd(error: unknown, machineEnd: QemuEnd, stop: StopCause | undefined): unknown {
   if (!(error instanceof VmError && error.code === "busy")) return error;

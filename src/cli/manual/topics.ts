@@ -73,6 +73,7 @@ export const TOPICS: readonly Topic[] = [
           "PROG prune --remote --keep-daily=30",
           "PROG verify --remote",
           "mkdir ws10 && PROG -d ws10 restore --from-remote",
+          "PROG run --from-remote",
         ],
       },
       "Each snapshot is stored with its parents, so that it can be restored on its own; data that is already there is not sent again. A VM is identified by its UUID. In an empty directory the name counts: if several VMs have it, `restore` lists them and takes an id.",

@@ -24,6 +24,7 @@ export async function checkPrograms(context: Context, { TPM }: Settings): Promis
     checkProgram({ name: "remote-viewer", use: "viewing guests on this host", thing: "remote-viewer" }),
     await checkSwtpm(TPM !== ""),
     checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
+    checkProgram({ name: "fusermount3", use: "reading a repository in place", thing: "fuse" }),
     ...(media === undefined
       ? []
       : [{ name: "check-media", state: "ok", needed: false, use: "external media", detail: media } as const]),

@@ -1,5 +1,6 @@
 import { join } from "node:path";
-import { loadSettings } from "../../config/load.ts";
+import { loadSettings, type Loaded } from "../../config/load.ts";
+import { parseNetwork } from "../../machine/network.ts";
 import type { Disk, Machine } from "../../machine/types.ts";
 import type { Capabilities } from "../../qemu/capabilities.ts";
 import { newMark } from "../../store/mark-types.ts";
@@ -8,6 +9,7 @@ import { requireSpace } from "../../store/files.ts";
 import { isDiskName, WORK } from "../../store/layout.ts";
 import type { Stage } from "../../store/stage.ts";
 import type { Context } from "../../vm/context.ts";
+import { DEFAULT_PORT } from "../../vm/display.ts";
 import { numberImages } from "../../vm/disks.ts";
 import { resolveFiles, resolveMachine } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
@@ -27,7 +29,7 @@ export async function fillCopy(
   context: Context,
   vm: Vm,
   snapshot: Snapshot,
-  stage: Stage,
+  stage: Pick<Stage, "dir">,
   ram = false,
 ): Promise<void> {
   const jobs = listStored(snapshot, ram);
@@ -40,34 +42,61 @@ export async function fillCopy(
 /** A machine that was running, and is to be resumed: it has the same devices. */
 export type SavedRun = Pick<SavedMachine, "run" | "cd">;
 
-/** Builds the isolated machine that boots the copy, or resumes it, from the snapshot's settings. */
+/** The settings of a copy: those of the snapshot, if it has some. */
+export async function loadCopied(
+  context: Context,
+  vm: Vm,
+  dir: string,
+  saved?: SavedRun,
+): Promise<Pick<Vm, keyof Loaded>> {
+  if (!lstatOf(join(dir, WORK.guestEnv))) return vm;
+  const work: Workdir = { state: "present", dir, inplace: false, mark: newMark() };
+  const options = saved
+    ? { ...optionsOfRun(saved.run), hostdir: context.options.hostdir }
+    : { ...context.options, additions: {} };
+  return loadSettings(sourcesOf({ ...context, options }, vm.hostdir, work));
+}
+
+/** For a display: the VM itself may use the port of its settings. */
+const chooseLookPort = ({
+  settings: { PORT },
+  origins,
+}: Pick<Vm, "settings" | "origins">): number | undefined =>
+  PORT === undefined || origins.PORT.kind === "option" ? PORT : DEFAULT_PORT;
+
+/**
+ * Builds the isolated machine that boots the copy, or resumes it, from the snapshot's settings.
+ * @param look for a user who looks at it: with a display, and the networks of the command line, if it has any
+ */
 export async function resolveCopy(
   context: Context,
   vm: Vm,
   dir: string,
   capabilities: Capabilities,
-  saved?: SavedRun,
+  { saved, look = false }: { saved?: SavedRun | undefined; look?: boolean } = {},
 ): Promise<Machine> {
   const work: Workdir = { state: "present", dir, inplace: false, mark: newMark() };
-  const options = saved
-    ? { ...optionsOfRun(saved.run), hostdir: context.options.hostdir }
-    : { ...context.options, additions: {} };
-  const own = lstatOf(join(dir, WORK.guestEnv))
-    ? await loadSettings(sourcesOf({ ...context, options }, vm.hostdir, work))
-    : vm;
+  const own = await loadCopied(context, vm, dir, saved);
+  const typedCards = look ? (context.options.additions.NETWORKS ?? []) : [];
+  const networks = typedCards.flatMap((word) => parseNetwork(word) ?? []);
   const settings = {
     ...own.settings,
     IMAGES: [],
     // A saved machine has their devices: of an empty directory.
     SHARES: saved ? own.settings.SHARES.map((share) => ({ ...share, path: join(dir, WORK.in) })) : [],
-    PORT: saved && own.settings.PORT,
-    SPICE_SOCKET: true,
+    PORT: look ? chooseLookPort(own) : saved && own.settings.PORT,
+    SPICE_SOCKET: look ? own.settings.SPICE_SOCKET : true,
     NETBOOT: saved ? own.settings.NETBOOT : ("off" as const),
     NETBOOT_DIR: "",
-    NETWORKS: saved ? own.settings.NETWORKS : [],
+    NETWORKS: saved ? own.settings.NETWORKS : networks,
     FORWARDS: [],
   };
-  const copy: Vm = { ...own, settings, hostdir: vm.hostdir, work };
+  // A port that only a file chose is as the default: if it is taken, the next one.
+  const origins =
+    look && own.origins.PORT.kind === "file"
+      ? { ...own.origins, PORT: { kind: "default" as const } }
+      : own.origins;
+  const copy: Vm = { ...own, settings, origins, hostdir: vm.hostdir, work };
   const machine = await resolveMachine(
     context,
     copy,
@@ -77,7 +106,7 @@ export async function resolveCopy(
     capabilities,
   );
   // The copy must not act as the original on a network.
-  const nics = machine.nics.map(({ lifeline: _lifeline, ...nic }) => ({
+  const isolated = machine.nics.map(({ lifeline: _lifeline, ...nic }) => ({
     ...nic,
     network: { kind: "user" as const },
     forwards: ["restrict=on"],
@@ -98,5 +127,6 @@ export async function resolveCopy(
     ];
   });
   const files = resolveFiles(work, WORK.consoleLog);
+  const nics = networks.length > 0 ? machine.nics : isolated;
   return { ...machine, disks, nics, files, extraArgs: [] };
 }

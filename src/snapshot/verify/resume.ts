@@ -50,7 +50,7 @@ export async function resumeCopy(
   const { cd } = saved;
   if (cd.path !== null && !existsSync(cd.path)) return `the CD in its drive is missing: ${cd.path}`;
   const run = readSavedRun(snapshot);
-  const copy = await resolveCopy(context, vm, dir, capabilities, run && { run, cd });
+  const copy = await resolveCopy(context, vm, dir, capabilities, { saved: run && { run, cd } });
   const other = findOtherHost(saved, copy.accel, capabilities);
   if (other !== undefined) return other;
   const ramFd = openMappedRam(

@@ -29,16 +29,16 @@ export default define({
       description:
         "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}; diff --files: [{change, from, to}] with entries as of ls: [{path, type, mode, uid, gid, size, mtime, target}], without a path [{name, type, bytes, mounted}]",
     },
-    files: { type: "boolean", description: "diff: compare files (A added, M modified, D deleted)" },
+    files: { type: "boolean", description: "compare files (diff): A added, M modified, D deleted" },
     checksum: {
       type: "boolean",
-      description: "diff --files: compare the contents of all files rather than size and time",
+      description: "compare the contents of all files rather than size and time (diff --files)",
     },
-    recursive: { type: "boolean", description: "ls: list the directories below, too" },
+    recursive: { type: "boolean", description: "list the directories below as well (ls)" },
     remote: {
       type: "boolean",
       description:
-        "list, ls, get, diff --files: read the repository SNAPSHOT_REPO instead; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
+        "list: read the repository SNAPSHOT_REPO instead; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
     },
     "by-name": {
       type: "boolean",
@@ -56,7 +56,7 @@ export default define({
     return { snapshots: parseSnapshotRequest(args) };
   },
   async run(context, { files, snapshots }) {
-    if (files) return (await import("../files/request.ts")).runFiles(context, files);
+    if (files) return (await import("../files/files.ts")).runFiles(context, files);
     const { runSnapshots } = await import("../snapshot/request.ts");
     await runSnapshots(context, snapshots!);
   },

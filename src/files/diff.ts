@@ -7,7 +7,7 @@ import type { DiffRequest } from "./request.ts";
 import { withSnapshot } from "./snapshot.ts";
 import { findSnapshot } from "../store/snapshots.ts";
 
-/** What became of a file: added, modified, deleted. */
+/** Added, modified, deleted. */
 type FileChange = "A" | "M" | "D";
 
 /** Prints which files differ between two snapshots. */

@@ -22,7 +22,7 @@ const SORTED = "sorted";
 /** Text that is printed at once. */
 const PIECE_BYTES = 1 << 16;
 
-interface Listed {
+interface ListJob {
   operation: FilesOperation;
   paths: readonly string[];
   oneLevel?: boolean;
@@ -35,7 +35,7 @@ export async function listInRescue(
   hostdir: string,
   snapshot: Snapshot,
   scratch: Scratch,
-  listed: Listed,
+  listed: ListJob,
 ): Promise<string> {
   const { stage, work } = scratch;
   const cannot = `cannot list the files of ${snapshot.name}`;
@@ -66,7 +66,8 @@ export async function listFiles(context: Context, request: ListRequest): Promise
         operation: "volumes",
         paths: [],
       });
-      return printVolumes(context, file, json);
+      printVolumes(context, file, json);
+      return;
     }
     const listed = { operation: "list", paths: [path], oneLevel: !recursive } as const;
     const file = await listInRescue(context, vm, hostdir, snapshot, scratch, listed);

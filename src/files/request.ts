@@ -1,7 +1,6 @@
 import { commandLine } from "../lib/command-line.ts";
 import { usageError } from "../lib/errors.ts";
 import { validateSnapshotReference } from "../store/snapshots.ts";
-import type { Context } from "../vm/context.ts";
 import type { SnapshotChoice } from "./snapshot.ts";
 
 export interface ListRequest extends SnapshotChoice {
@@ -117,15 +116,4 @@ function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequ
   if (destination === "-" && paths.length > 1)
     throw usageError("snapshots get: standard output takes one file", "name a directory as the last word");
   return { action: "get", name, paths, destination, remote };
-}
-
-export async function runFiles(context: Context, request: FilesRequest): Promise<void> {
-  switch (request.action) {
-    case "ls":
-      return (await import("./list.ts")).listFiles(context, request);
-    case "get":
-      return (await import("./get.ts")).getFiles(context, request);
-    case "diff-files":
-      return (await import("./diff.ts")).diffFiles(context, request);
-  }
 }

@@ -83,7 +83,7 @@ const resultDisk = (path: string, disks: readonly Disk[]): Disk => ({
 
 /**
  * Runs the job `files` in the rescue, which has no network.
- * @param work where qemu has its files; its `.in` and `.out` are made anew
+ * @param work where qemu has its files; its `.in` and `.out` are created again
  * @throws 66 for a missing file, 69, 73, 74, 124 at the time limit
  */
 export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: FilesJob): Promise<void> {

@@ -62,6 +62,7 @@ check   passt                  passt                       passt             pas
 check   nft                    nftables                    nftables          nftables                nftables           nftables
 check   ip                     iproute2                    iproute2          iproute                 iproute2           iproute2
 check   restic                 restic                      restic            restic                  restic             restic
+check   fusermount3            fuse3                       fuse3             fuse3                   fuse3              fuse3
 check   rclone                 rclone                      rclone            rclone                  rclone             rclone
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
 check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux

@@ -27,7 +27,9 @@ export type ErrorReason =
   /** Settings are wrong, which the message lists. */
   | "settings"
   /** It is there, but no file of the kind or size that can be read. */
-  | "unreadable";
+  | "unreadable"
+  /** This host cannot mount with FUSE. */
+  | "no-fuse";
 
 export interface VmErrorOptions {
   reason?: ErrorReason | undefined;

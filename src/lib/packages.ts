@@ -90,6 +90,7 @@ export const PACKAGES = {
   "kernel-ppc64le": named("linux-image-powerpc64le", undefined, "kernel", undefined),
   swtpm: everywhere("swtpm"),
   restic: everywhere("restic"),
+  fuse: everywhere("fuse3"),
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;
 

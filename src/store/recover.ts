@@ -9,6 +9,7 @@ import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
 import { readMark } from "./mark.ts";
 import {
   workPrefix,
+  TEMPORARY,
   UNFINISHED,
   DISCARDED,
   finishReplacing,
@@ -48,6 +49,8 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
       if (!name.startsWith(prefix)) continue;
       const path = join(parent, name);
       const stats = lstatOf(path);
+      if (name.endsWith(TEMPORARY) && isOwnDirectory(stats) && hasForm(name) && isOf(path, hostdir))
+        removeTemporary(path);
       if (path === current || !isOwnDirectory(stats) || !hasForm(name) || !isOf(path, hostdir)) continue;
       const discarded = name.endsWith(DISCARDED);
       // A destroy was killed before it could remove the symlink.
@@ -64,12 +67,16 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
   return finishReplacing(hostdir, current, mark) || changed;
 }
 
+/** Loaded on first use: most commands find none. */
+const removeTemporary = (path: string): void =>
+  (require("./temporary.ts") as typeof import("./temporary.ts")).removeLeftTemporary(path);
+
 const isOwnDirectory = (stats: Stats | undefined): boolean =>
   stats?.isDirectory() === true && stats.uid === callerUid();
 
 /** `vm-XXXXXXXX-XXXXXXXX`, with a suffix if it is incomplete. */
 function hasForm(name: string): boolean {
-  const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$/, "");
+  const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$|\.temporary$/, "");
   return isWorkDirectoryName(base);
 }
 

@@ -18,6 +18,8 @@ export const workPrefix = (hostdir: string): string => `vm-${sha256(hostdir).sli
 
 export const UNFINISHED = ".partial";
 export const DISCARDED = ".discarded";
+/** See store/temporary.ts. */
+export const TEMPORARY = ".temporary";
 
 /** Removes what new working files took the place of. @returns whether there was anything to do */
 export function finishReplacing(hostdir: string, workdir: string, mark = readMark(workdir)): boolean {

@@ -95,6 +95,29 @@ function removeEmpty(backups: string): void {
   }
 }
 
+/**
+ * Checks a snapshot of the repository and its parents, untrusted, where they are read in place: plain names, regular files,
+ * small ones where they belong, sizes and parents as their manifests say.
+ * @param root directory with one directory for each
+ * @returns their names, nearest first
+ * @throws 74 if one is missing or invalid, 78 if a newer version wrote it
+ */
+export function requireValidRemote(root: string, wanted: string): string[] {
+  const chain = readChain(root, wanted);
+  for (const name of chain)
+    for (const file of listDirectory(join(root, name))) requirePlainFile(join(root, name, file), file, name);
+  requireChain(root, chain);
+  return chain;
+}
+
+/** @throws 74 for another kind of file, and for a large one that is no disk, UEFI variables or RAM */
+function requirePlainFile(path: string, file: string, name: string): void {
+  const stats = lstatSync(path);
+  if (!isPlainName(file) || !stats.isFile()) throw invalidSnapshot(name, `${plain(file)} is no regular file`);
+  if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
+    throw invalidSnapshot(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+}
+
 /** Quick check of a fetched snapshot and its parents. @throws 74 */
 function requireChain(staged: string, chain: readonly string[]): void {
   const fetched = new Map(
@@ -187,10 +210,7 @@ async function acceptFetched(dir: string, name: string, backups: string): Promis
   const [uid, gid] = [process.geteuid!(), process.getegid!()];
   for (const file of listDirectory(dir)) {
     const path = join(dir, file);
-    const stats = lstatSync(path);
-    if (!isPlainName(file) || !stats.isFile()) throw invalidSnapshot(name, `${file} is no regular file`);
-    if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
-      throw invalidSnapshot(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+    requirePlainFile(path, file, name);
     lchownSync(path, uid, gid);
     if (file === STATE.ram) await digHoles(path);
     chmodSync(path, isReadOnly(file) ? 0o400 : 0o600);

@@ -2,7 +2,15 @@ import { accessSync, constants, statSync } from "node:fs";
 import { programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { saysNoRepository, saysRepositoryLocked, saysWrongPassword } from "../../lib/program-messages.ts";
-import { exec, processFailure, requireProgram, type Finished } from "../../process/exec.ts";
+import {
+  exec,
+  processFailure,
+  requireProgram,
+  start,
+  type Child,
+  type Finished,
+  type StartOptions,
+} from "../../process/exec.ts";
 import type { Context } from "../../vm/context.ts";
 import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -15,6 +23,10 @@ export interface Repository {
    * @throws 66 without a repository, 75 if another restic has locked it, 78 for a wrong password, else 74
    */
   run(words: readonly string[], options: RunOptions): Promise<Finished>;
+  /** Starts a restic command that runs until it is ended. */
+  start(words: readonly string[], options: StartOptions): Child;
+  /** The error for one that failed. @param what as above */
+  failure(what: string, result: Finished): VmError;
 }
 
 export interface RunOptions {
@@ -63,6 +75,8 @@ export async function openRepository(context: Context): Promise<Repository> {
       if (result.status === 0 || good.includes(result.status ?? -1)) return result;
       throw explain(what, result, place);
     },
+    start: (words, options) => start(["restic", ...words], { ...options, env }),
+    failure: (what, result) => explain(what, result, place),
   };
 }
 

@@ -1,0 +1,70 @@
+/**
+ * Temporary directories in TMPDIR of commands that run on without the VM's lock. Each is locked with flock(2) while its
+ * command runs; the next command that changes the VM removes what a killed one has left, mounts included.
+ */
+import { closeSync, constants, mkdirSync, openSync, realpathSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { reasonOf, VmError } from "../lib/errors.ts";
+import { randomBytes } from "../lib/crypto.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
+import { removeQuietly } from "./files.ts";
+import { WORK } from "./layout.ts";
+import { TEMPORARY, workPrefix } from "./working-files.ts";
+
+export interface Temporary extends Disposable {
+  /** Absolute, symlinks resolved; mode 0700. */
+  readonly dir: string;
+}
+
+/** @throws 73 if TMPDIR cannot be written */
+export function makeTemporary(hostdir: string, tmpdir: string): Temporary {
+  for (;;) {
+    let dir: string | undefined;
+    let fd: number;
+    try {
+      const name = `${workPrefix(hostdir)}${randomBytes(4).toString("hex")}${TEMPORARY}`;
+      dir = join(realpathSync(tmpdir), name);
+      mkdirSync(dir, { mode: 0o700 });
+      symlinkSync(hostdir, join(dir, WORK.hostLink));
+      fd = openDirectory(dir);
+    } catch (error) {
+      if (dir !== undefined) removeQuietly(dir);
+      throw new VmError("cannotCreate", `cannot create a directory in ${tmpdir}: ${reasonOf(error)}`, {
+        cause: error,
+        hint: "set TMPDIR to a directory of yours with space for the disks",
+      });
+    }
+    // Another command has taken it for one that was left.
+    if (!flock(fd, LOCK_EX | LOCK_NB) || !lstatOf(dir)) {
+      closeSync(fd);
+      continue;
+    }
+    const made = dir;
+    const dispose = (): void => {
+      removeTree(made);
+      closeSync(fd);
+    };
+    return { dir, [Symbol.dispose]: dispose };
+  }
+}
+
+const openDirectory = (path: string): number =>
+  openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+
+/** Removes one that no process has locked. @param path of a directory of this user */
+export function removeLeftTemporary(path: string): void {
+  const fd = openDirectory(path);
+  try {
+    if (flock(fd, LOCK_EX | LOCK_NB)) removeTree(realpathSync(path));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Its mounts first: through one that is left, `remove` would read what is not ours. */
+function removeTree(dir: string): void {
+  const { listFuseMounts, unmountFuse } =
+    require("../process/mounts.ts") as typeof import("../process/mounts.ts");
+  if (listFuseMounts(dir).every(unmountFuse)) removeQuietly(dir);
+}

@@ -5,8 +5,7 @@ import { define } from "./define.ts";
 export default define({
   meta: {
     name: "snapshots",
-    description:
-      "list snapshots; show, compare, push, remove, describe or protect them; list and get their files",
+    description: "list snapshots; show, compare, push, remove, describe, protect them; get files",
   },
   args: {
     action: {
@@ -38,7 +37,7 @@ export default define({
     remote: {
       type: "boolean",
       description:
-        "list: read the repository SNAPSHOT_REPO instead; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
+        "read the repository SNAPSHOT_REPO instead (list, ls, get, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
     },
     "by-name": {
       type: "boolean",

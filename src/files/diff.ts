@@ -4,8 +4,7 @@ import { openScratch } from "./disks.ts";
 import { listInRescue, startPrinting } from "./list.ts";
 import { compareEntries, entryToJson, escapeName, readListing, type FileEntry } from "./listing.ts";
 import type { DiffRequest } from "./request.ts";
-import { withSnapshot } from "./snapshot.ts";
-import { findSnapshot } from "../store/snapshots.ts";
+import { withPlace, withSnapshot } from "./snapshot.ts";
 
 /** Added, modified, deleted. */
 type FileChange = "A" | "M" | "D";
@@ -13,35 +12,31 @@ type FileChange = "A" | "M" | "D";
 /** Prints which files differ between two snapshots. */
 export async function diffFiles(context: Context, request: DiffRequest): Promise<void> {
   const { from, to, json, checksum } = request;
-  await withSnapshot(
-    context,
-    { ...request, name: from },
-    "compare files of snapshots",
-    async (vm, first, hostdir) => {
-      const second = findSnapshot(hostdir, to);
-      const listed = { operation: checksum ? "sums" : "list", paths: ["/"] } as const;
-      using before = openScratch(context, vm);
-      const a = await listInRescue(context, vm, hostdir, first, before, listed);
-      using after = openScratch(context, vm);
-      const b = await listInRescue(context, vm, hostdir, second, after, listed);
-      const print = startPrinting(context);
-      let any = false;
-      if (json) print("[");
-      for (const [change, old, now] of mergeListings(readListing(a), readListing(b))) {
-        if (json) {
-          const facts = {
-            change,
-            ...(old && { from: entryToJson(old) }),
-            ...(now && { to: entryToJson(now) }),
-          };
-          print(`${any ? "," : ""}\n${toJson(facts).trimEnd()}`);
-        } else print(`${change}  /${escapeName((now ?? old)!.path)}\n`);
-        any = true;
-      }
-      if (json) print(any ? "\n]\n" : "]\n");
-      print();
-    },
-  );
+  await withSnapshot(context, { ...request, name: from }, "compare files of snapshots", async (vm, place) => {
+    const listed = { operation: checksum ? "sums" : "list", paths: ["/"] } as const;
+    using before = openScratch(context, vm);
+    const a = await listInRescue(context, vm, place, before, listed);
+    using after = openScratch(context, vm);
+    const b = await withPlace(context, vm, { name: to, remote: request.remote }, (other) =>
+      listInRescue(context, vm, other, after, listed),
+    );
+    const print = startPrinting(context);
+    let any = false;
+    if (json) print("[");
+    for (const [change, old, now] of mergeListings(readListing(a), readListing(b))) {
+      if (json) {
+        const facts = {
+          change,
+          ...(old && { from: entryToJson(old) }),
+          ...(now && { to: entryToJson(now) }),
+        };
+        print(`${any ? "," : ""}\n${toJson(facts).trimEnd()}`);
+      } else print(`${change}  /${escapeName((now ?? old)!.path)}\n`);
+      any = true;
+    }
+    if (json) print(any ? "\n]\n" : "]\n");
+    print();
+  });
 }
 
 /** Pure: the differences of two sorted listings, in their order. */

@@ -12,7 +12,6 @@ import { exec, isBusybox, requireProgram, start } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { isTerminal } from "../process/terminal.ts";
 import { allocatedBytes, fileError, requireSpace } from "../store/files.ts";
-import type { Snapshot } from "../store/snapshots.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { closeSync, mkdirSync, readSync } from "node:fs";
@@ -20,7 +19,7 @@ import { detached, openScratch, openSnapshotDisks } from "./disks.ts";
 import { openPartial } from "./partial.ts";
 import type { GetRequest } from "./request.ts";
 import { createResult, readCount, runFilesJob } from "./run.ts";
-import { withSnapshot } from "./snapshot.ts";
+import { withSnapshot, type SnapshotPlace } from "./snapshot.ts";
 
 const STREAM = "-";
 const ARCHIVE = "result.raw";
@@ -31,10 +30,10 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
   const { name, paths, destination } = request;
   requireGnuTar();
   const places = destination === STREAM ? undefined : planPlaces(context.cwd, paths, destination);
-  await withSnapshot(context, request, "get files of a snapshot", async (vm, snapshot, hostdir) => {
+  await withSnapshot(context, request, "get files of a snapshot", async (vm, place) => {
     using scratch = openScratch(context, vm);
-    const archive = await packFiles(context, vm, hostdir, snapshot, scratch, paths);
-    const cannot = `cannot get files of ${snapshot.name}`;
+    const archive = await packFiles(context, vm, place, scratch, paths);
+    const cannot = `cannot get files of ${place.snapshot.name}`;
     try {
       if (!places) return await writeStream(archive, join(scratch.stage.dir, "file"), paths[0]!);
       using partial = openPartial(places.directory);
@@ -48,7 +47,7 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
     }
     const skipped = readCount(scratch.work, "skipped") ?? 0;
     if (skipped > 0) log.warn(`${counted(skipped, "device node")} or sockets were left out`);
-    log.success(`copied ${counted(paths.length, "path")} of ${snapshot.name} to ${places.shown}`);
+    log.success(`copied ${counted(paths.length, "path")} of ${place.snapshot.name} to ${places.shown}`);
   });
 }
 
@@ -58,8 +57,7 @@ type ScratchOf = ReturnType<typeof openScratch>;
 export async function packFiles(
   context: Context,
   vm: Vm,
-  hostdir: string,
-  snapshot: Snapshot,
+  { snapshot, hostdir }: SnapshotPlace,
   { stage, work }: ScratchOf,
   paths: readonly string[],
   everything = false,

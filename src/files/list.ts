@@ -8,14 +8,13 @@ import { formatTable } from "../lib/table.ts";
 import { plain } from "../lib/text.ts";
 import { exec } from "../process/exec.ts";
 import { removeQuietly } from "../store/files.ts";
-import type { Snapshot } from "../store/snapshots.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
 import { entryToJson, escapeName, formatEntry, readListing, readVolumes } from "./listing.ts";
 import type { ListRequest } from "./request.ts";
 import { createResult, MAX_LISTING_BYTES, readCount, runFilesJob, type FilesOperation } from "./run.ts";
-import { withSnapshot } from "./snapshot.ts";
+import { withSnapshot, type SnapshotPlace } from "./snapshot.ts";
 
 const RESULT = "result.raw";
 const SORTED = "sorted";
@@ -32,8 +31,7 @@ interface ListJob {
 export async function listInRescue(
   context: Context,
   vm: Vm,
-  hostdir: string,
-  snapshot: Snapshot,
+  { snapshot, hostdir }: SnapshotPlace,
   scratch: Scratch,
   listed: ListJob,
 ): Promise<string> {
@@ -59,10 +57,10 @@ export async function listInRescue(
 /** Prints the files of a snapshot, or without a path its filesystems. */
 export async function listFiles(context: Context, request: ListRequest): Promise<void> {
   const { path, recursive, json } = request;
-  await withSnapshot(context, request, "list files of a snapshot", async (vm, snapshot, hostdir) => {
+  await withSnapshot(context, request, "list files of a snapshot", async (vm, place) => {
     using scratch = openScratch(context, vm);
     if (path === undefined) {
-      const file = await listInRescue(context, vm, hostdir, snapshot, scratch, {
+      const file = await listInRescue(context, vm, place, scratch, {
         operation: "volumes",
         paths: [],
       });
@@ -70,7 +68,7 @@ export async function listFiles(context: Context, request: ListRequest): Promise
       return;
     }
     const listed = { operation: "list", paths: [path], oneLevel: !recursive } as const;
-    const file = await listInRescue(context, vm, hostdir, snapshot, scratch, listed);
+    const file = await listInRescue(context, vm, place, scratch, listed);
     const name = basename(path) || "/";
     const print = startPrinting(context);
     let first = true;

@@ -53,7 +53,7 @@ function* readRecords(path: string): Generator<Buffer> {
 }
 
 /** Pure: `PATH//TYPE MODE UID GID SIZE MTIME TARGET`, or `PATH//s SUM`. @throws 74 for anything else */
-export function parseEntry(record: Buffer): FileEntry | { path: Buffer; sum: string } {
+export function parseFileRecord(record: Buffer): FileEntry | { path: Buffer; sum: string } {
   const end = record.indexOf("//");
   if (end < 0) throw invalid();
   const path = Buffer.from(record.subarray(0, end));
@@ -82,7 +82,7 @@ export function parseEntry(record: Buffer): FileEntry | { path: Buffer; sum: str
 export function* readListing(file: string): Generator<FileEntry> {
   let last: FileEntry | undefined;
   for (const record of readRecords(file)) {
-    const item = parseEntry(record);
+    const item = parseFileRecord(record);
     if ("type" in item) {
       if (last) yield last;
       last = item;

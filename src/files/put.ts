@@ -52,13 +52,13 @@ export async function restoreFiles(
   { name = LAST, paths, remote }: PutRequest,
 ): Promise<void> {
   const choice = { name, remote };
-  await withSnapshot(context, choice, "restore files", async (vm, snapshot, hostdir) => {
+  await withSnapshot(context, choice, "restore files", async (vm, place) => {
     refuseTemplate(vm, "restore files");
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
     using scratch = openScratch(context, vm);
-    const archive = await packFiles(context, vm, hostdir, snapshot, scratch, paths, true);
+    const archive = await packFiles(context, vm, place, scratch, paths, true);
     claimFiles(work, JOB_NAMES, true);
     try {
       const disks = await currentDisks(context, vm, work);
@@ -68,14 +68,12 @@ export async function restoreFiles(
         paths,
         disks,
         result: archive,
-        cannot: `cannot restore files of ${snapshot.name}`,
+        cannot: `cannot restore files of ${place.snapshot.name}`,
       });
     } finally {
       remove(join(work.dir, WORK.in));
     }
-    log.success(
-      `restored ${counted(paths.length, "path")} of ${snapshot.name}; everything else is unchanged`,
-    );
+    log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
   });
 }
 

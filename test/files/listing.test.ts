@@ -6,7 +6,7 @@ import {
   escapeName,
   formatEntry,
   formatMode,
-  parseEntry,
+  parseFileRecord,
   readListing,
   readVolumes,
   type FileEntry,
@@ -17,11 +17,11 @@ import { Temp } from "../fixtures/temp.ts";
 
 const record = (path: string | Buffer, facts = "f 644 0 0 5 1700000000.5 "): Buffer =>
   Buffer.concat([Buffer.from(path), Buffer.from(`//${facts}`)]);
-const entry = (path: string, facts?: string): FileEntry => parseEntry(record(path, facts)) as FileEntry;
+const entry = (path: string, facts?: string): FileEntry => parseFileRecord(record(path, facts)) as FileEntry;
 
 describe("a record", () => {
   test("of a symlink with line ends, blanks and slashes in its names", () => {
-    const parsed = parseEntry(record("a/b\nc d", "l 777 1000 100 4 -1.25 x//y z"));
+    const parsed = parseFileRecord(record("a/b\nc d", "l 777 1000 100 4 -1.25 x//y z"));
     expect(parsed).toMatchObject({ type: "l", mode: "0777", uid: 1000, gid: 100, size: 4, mtime: "-1.25" });
     expect((parsed as FileEntry).target?.toString()).toBe("x//y z");
     expect(parsed.path.toString()).toBe("a/b\nc d");
@@ -35,10 +35,10 @@ describe("a record", () => {
     "f 644 -1 0 5 1 ",
     "s 00",
     "f 644 0 0 5e9 1 ",
-  ])("refuses %p", (facts) => expect(() => parseEntry(record("a", facts))).toThrow(/something else/));
+  ])("refuses %p", (facts) => expect(() => parseFileRecord(record("a", facts))).toThrow(/something else/));
 
   test("refuses one without a path's end", () =>
-    expect(() => parseEntry(Buffer.from("a"))).toThrow(/something else/));
+    expect(() => parseFileRecord(Buffer.from("a"))).toThrow(/something else/));
 });
 
 test("a name is shown on one line, with nothing that steers a terminal", () => {
@@ -60,7 +60,7 @@ test("an entry as a line, and as JSON with exact bytes", () => {
   expect(formatEntry(link, "")).toMatch(/^lrwxrwxrwx {2}0:0 +1 {2}.* l -> t\\033$/);
   expect(formatEntry(entry(""), "fstab")).toEndWith("  fstab");
   expect(entryToJson(link)).toMatchObject({ path: "l", type: "symlink", mode: "0777", target: "t\u001b" });
-  const odd = parseEntry(record(Buffer.from([0xff]))) as FileEntry;
+  const odd = parseFileRecord(record(Buffer.from([0xff]))) as FileEntry;
   expect(entryToJson(odd)).toMatchObject({
     pathBase64: "/w==",
     type: "file",

@@ -88,6 +88,7 @@ const resultDisk = (path: string, disks: readonly Disk[]): Disk => ({
  */
 export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: FilesJob): Promise<void> {
   const { operation, paths, disks, result } = job;
+  const isTemporary = operation !== "unpack";
   const named = await nameRescue(context, vm);
   const media = new Media(context, named);
   const found = await findRescue(context, named, media);
@@ -112,7 +113,12 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
     log = Buffer.concat([log, piece]).subarray(-LOG_BYTES);
   };
   const run = { job: "files", rescue, machine, capabilities, quiet: true } as const;
-  const status = await runRescue(context, work, run, write);
+  const status = await runRescue(context, work, run, write).catch((error: unknown) => {
+    // Its hint may name a log in a directory that is removed now.
+    throw error instanceof VmError && error.hint?.includes(work.dir) && isTemporary
+      ? new VmError(error.code, error.message, { cause: error })
+      : error;
+  });
   if (status !== 0) throw jobError(job, status, log.toString());
 }
 

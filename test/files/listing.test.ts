@@ -89,12 +89,10 @@ test("a listing is read in pieces; a checksum belongs to the entry before it", (
   expect([...readVolumes(file)]).toEqual([["disk-0p1", "ext4", 1024, "/"]]);
 });
 
-describe("differences of listings", () => {
-  const changes = (before: FileEntry[], after: FileEntry[]): string[] =>
-    [...mergeListings(before, after)].map(
-      ([change, old, now]) => `${change} ${(now ?? old)!.path.toString()}`,
-    );
+const changes = (before: FileEntry[], after: FileEntry[]): string[] =>
+  [...mergeListings(before, after)].map(([change, old, now]) => `${change} ${(now ?? old)!.path.toString()}`);
 
+describe("differences of listings", () => {
   test("added, deleted, modified", () => {
     const before = [entry("a-b"), entry("a", "d 755 0 0 1 1 "), entry("a/b"), entry("c"), entry("gone")];
     const after = [

@@ -1,6 +1,6 @@
 import { closeSync, ftruncateSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { commandLine } from "../lib/command-line.ts";
+import { programLine } from "../lib/command-line.ts";
 import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
@@ -34,7 +34,7 @@ export interface FilesJob {
   result: string;
   /** Start of the error message: `cannot list S1`. */
   cannot: string;
-  /** Other statuses of the job that are errors of the caller's. */
+  /** For a file that does not exist. */
   hint?: string | undefined;
 }
 
@@ -131,11 +131,11 @@ function jobError({ cannot, hint }: FilesJob, status: number, log: string): VmEr
   if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);
   const code = CODES[status] ?? "io";
   const before = code === "io" ? lines.slice(-4, -1).map((line) => `\n  ${quoteLine(line)}`) : [];
-  const timeout = `see what the rescue has: ${commandLine("job", "--list")}`;
-  return new VmError(code, `${cannot}: ${reason}${before.join("")}`, {
-    hint:
-      hint ?? (code === "unavailable" ? commandLine("rescue", "build") : code === "io" ? undefined : timeout),
-  });
+  const hints: Partial<Record<ExitName, string | undefined>> = {
+    noInput: hint,
+    unavailable: `build the rescue again: ${programLine("rescue", "build")}`,
+  };
+  return new VmError(code, `${cannot}: ${reason}${before.join("")}`, { hint: hints[code] });
 }
 
 /** The number in a small file of `.out`; undefined for anything else. */

@@ -282,7 +282,7 @@ describe("restore --only", () => {
     );
     await box.ends(0, "restore --only=/etc --only=/srv S1", "restored 2 paths of S1");
     expect(scratch(box)).toEqual([]);
-    expect((await box.json("status")).state).toBe("created");
+    expect((await box.json("status")).state).toBe("stopped");
     answers(box, {}, { status: 73, log: "No space left on device\n" });
     await box.ends(73, "restore --only=/etc", "no space");
   });

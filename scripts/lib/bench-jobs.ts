@@ -110,12 +110,12 @@ export function benchJobs({ scratch, rounds, inRow, iso }: Options): void {
     const beside = limit ? within(`${part.toFixed(1)}× as fast (>= ${limit[2]})`, part >= limit[2]) : "";
     return [row, `${time(row).toFixed(2)} s`, beside];
   });
-  const files: [row: string, limit: number][] = [
+  const gets: [row: string, limit: number][] = [
     ["one file of 1 MiB, qcow2", 1.5],
     ["one file of 1 MiB, gz", 1.5],
     ["one file of 1 MiB, repository", 4],
   ];
-  for (const [row, limit] of files)
+  for (const [row, limit] of gets)
     rows.push([row, `${time(row).toFixed(2)} s`, within(`<= ${limit} s`, time(row) <= limit)]);
   const add = (row: string, to: string): number => time(row) - time(to);
   const more = add("trivial, own rescue, the first", "trivial, own rescue, cold");

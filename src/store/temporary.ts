@@ -62,7 +62,7 @@ export function removeLeftTemporary(path: string): void {
   }
 }
 
-/** Its mounts first: through one that is left, `remove` would read what is not ours. */
+/** Its mounts first: through one that is left, `remove` would read another filesystem. */
 function removeTree(dir: string): void {
   const { listFuseMounts, unmountFuse } =
     require("../process/mounts.ts") as typeof import("../process/mounts.ts");

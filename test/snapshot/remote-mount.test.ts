@@ -93,9 +93,9 @@ test("without FUSE the error has a reason that callers can decide by", () => {
   );
 });
 
+const line = (point: string, type: string): string => `36 35 98:0 / ${point} rw,noatime - ${type} restic rw`;
+
 test("finds FUSE mounts at and below a directory, deepest first", () => {
-  const line = (point: string, type: string): string =>
-    `36 35 98:0 / ${point} rw,noatime - ${type} restic rw`;
   const text = [
     line("/tmp/a", "fuse"),
     line("/tmp/a/b\\040c", "fuse.restic"),

@@ -54,6 +54,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["main.ts"],
   ["cli"],
   ["commands"],
+  ["files"],
   ["job", "snapshot", "lifecycle", "guest", "host"],
   ["vm"],
   ["live"],

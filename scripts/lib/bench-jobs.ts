@@ -25,6 +25,7 @@ echo '/dev/vda / ext4 defaults 0 0' >etc/fstab
 printf 'ID=debian\\nVERSION_ID="12"\\nPRETTY_NAME="Debian"\\n' >etc/os-release
 echo 12.0 >etc/debian_version; echo bench >etc/hostname; : >var/lib/dpkg/status
 echo root:x:0:0:root:/root:/bin/sh >etc/passwd
+head -c 1048576 /dev/urandom >root/file
 `;
 const TRIVIAL = "echo done\n";
 const CHROOT = "mount-system >/dev/null; chroot /mnt/system1 /bin/true\n";
@@ -55,9 +56,16 @@ export function benchJobs({ scratch, rounds, inRow, iso }: Options): void {
   run([vm, "--uefi", "create", "bench"], uefi, env);
   const disk = join(realpathSync(join(host, ".work")), "disk-0.img");
   const guestfs = Bun.which("virt-customize");
+  const job = (name: string, ...options: string[]): number => run([vm, ...options, "job", name], host, env);
   const settings = (text: string): void =>
     writeFileSync(join(config, "vm.conf"), `PORT=\nDISKS=( VIRT=1G )\n${text}`);
-  const job = (name: string, ...options: string[]): number => run([vm, ...options, "job", name], host, env);
+  const secret = join(scratch, "restic.password");
+  const repository = join(scratch, "files-repository");
+  writeFileSync(secret, "secret\n", { mode: 0o600 });
+  run(["restic", "init", "-q", "-r", repository, "--password-file", secret], host, env);
+  const remote = `SNAPSHOT_REPO=${repository}\nSNAPSHOT_PASSWORD_FILE=${secret}\n`;
+  settings(remote);
+  run([vm, "@backup", "Z", "--format=gz", "@backup", "Q", "--format=qcow2", "--push"], host, env);
   const times = new Map<string, number[]>();
   const note = (row: string, seconds: number): void =>
     void times.set(row, [...(times.get(row) ?? []), seconds]);
@@ -73,6 +81,13 @@ export function benchJobs({ scratch, rounds, inRow, iso }: Options): void {
     note("chroot, own rescue, warm", job("chroot"));
     note("trivial, UEFI guest, the first", run([vm, "job", "trivial"], uefi, env));
     note("trivial, UEFI guest, warm", run([vm, "job", "trivial"], uefi, env));
+    settings(remote);
+    const get = (name: string, ...words: string[]): number =>
+      run([vm, "snapshots", "get", name, "/root/file", "-", ...words], host, env);
+    note("one file of 1 MiB, qcow2", get("Q"));
+    note("one file of 1 MiB, gz", get("Z"));
+    note("one file of 1 MiB, repository", get("Q", "--remote"));
+    settings("");
     if (iso) note("trivial, rescue CD, BIOS", job("trivial", "--rescue=cd"));
     if (guestfs) {
       const argv = [guestfs, "-q", "-a", disk, "--run-command", "true"];
@@ -88,12 +103,20 @@ export function benchJobs({ scratch, rounds, inRow, iso }: Options): void {
     ["chroot, own rescue, cold", "chroot, virt-customize", 4],
     ["chroot, own rescue, warm", "chroot, virt-customize", 25],
   ];
-  const rows = [...times.keys()].map((row) => {
+  const jobRows = [...times.keys()].filter((row) => !row.startsWith("one file"));
+  const rows = jobRows.map((row) => {
     const limit = limits.find(([name, of]) => name === row && times.has(of));
     const part = limit ? time(limit[1]) / time(row) : 0;
     const beside = limit ? within(`${part.toFixed(1)}× as fast (>= ${limit[2]})`, part >= limit[2]) : "";
     return [row, `${time(row).toFixed(2)} s`, beside];
   });
+  const gets: [row: string, limit: number][] = [
+    ["one file of 1 MiB, qcow2", 1.5],
+    ["one file of 1 MiB, gz", 1.5],
+    ["one file of 1 MiB, repository", 4],
+  ];
+  for (const [row, limit] of gets)
+    rows.push([row, `${time(row).toFixed(2)} s`, within(`<= ${limit} s`, time(row) <= limit)]);
   const add = (row: string, to: string): number => time(row) - time(to);
   const more = add("trivial, own rescue, the first", "trivial, own rescue, cold");
   const ratio = time("trivial, UEFI guest, warm") / time("trivial, own rescue, warm");

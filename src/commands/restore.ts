@@ -1,3 +1,5 @@
+import { commandLine } from "../lib/command-line.ts";
+import { usageError } from "../lib/errors.ts";
 import { define } from "./define.ts";
 
 export default define({
@@ -21,22 +23,40 @@ export default define({
       type: "boolean",
       description: "leave the RAM of the snapshot out: the next run boots the guest",
     },
+    only: {
+      type: "string",
+      many: true,
+      valueHint: "PATH",
+      description: "replace only PATH in the working disks; any number of times",
+    },
     run: { type: "boolean", description: "run the VM in the background afterwards" },
   },
   async parse(args) {
     const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
+    const only = args.only === undefined ? undefined : [args.only].flat();
+    if (only) (await import("../files/put.ts")).validateOnly(only);
+    if (only && args.copy)
+      throw usageError(
+        "restore --only takes no --copy",
+        commandLine("restore", ...only.map((path) => `--only=${path}`)),
+      );
     return {
       name,
+      only,
       copy: args.copy,
       ram: args["no-ram"] !== true,
       remote: args["from-remote"] === true,
       runs: args.run === true,
     };
   },
-  async run(context, { remote, runs, ...request }) {
-    if (remote) await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
+  async run(context, { remote, runs, only, ...request }) {
+    if (only)
+      await (
+        await import("../files/put.ts")
+      ).restoreFiles(context, { name: request.name, paths: only, remote });
+    else if (remote) await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
     else await (await import("../snapshot/restore.ts")).restoreVm(context, request);
     if (runs) await (await import("../lifecycle/run.ts")).runVm(context, { detach: true });
   },

@@ -5,7 +5,7 @@ import { define } from "./define.ts";
 export default define({
   meta: {
     name: "snapshots",
-    description: "list snapshots; show, compare, push, remove, describe or protect them",
+    description: "list snapshots; show, compare, push, remove, describe, protect them; get files",
   },
   args: {
     action: {
@@ -20,17 +20,24 @@ export default define({
       empty: true,
       kind: "snapshot",
       required: false,
-      description: "names of snapshots; diff: two; describe: one, and its new description",
+      description:
+        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output)",
     },
     json: {
       type: "boolean",
       description:
-        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}",
+        "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}; diff --files: [{change, from, to}] with entries as of ls: [{path, type, mode, uid, gid, size, mtime, target}], without a path [{name, type, bytes, mounted}]",
     },
+    files: { type: "boolean", description: "compare files (diff): A added, M modified, D deleted" },
+    checksum: {
+      type: "boolean",
+      description: "compare the contents of all files rather than size and time (diff --files)",
+    },
+    recursive: { type: "boolean", description: "list the directories below as well (ls)" },
     remote: {
       type: "boolean",
       description:
-        "list: read the repository SNAPSHOT_REPO instead; --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
+        "read the repository SNAPSHOT_REPO instead (list, ls, get, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
     },
     "by-name": {
       type: "boolean",
@@ -39,11 +46,17 @@ export default define({
     merge: { type: "boolean", description: "rm: merge the data into the snapshots that depend on it" },
   },
   async parse(args) {
+    const { action } = args;
+    if (action === "ls" || action === "get" || args.files || args.checksum || args.recursive) {
+      const files = (await import("../files/request.ts")).parseFilesRequest(args);
+      if (files) return { files };
+    }
     const { parseSnapshotRequest } = await import("../snapshot/request.ts");
-    return parseSnapshotRequest(args);
+    return { snapshots: parseSnapshotRequest(args) };
   },
-  async run(context, request) {
+  async run(context, { files, snapshots }) {
+    if (files) return (await import("../files/files.ts")).runFiles(context, files);
     const { runSnapshots } = await import("../snapshot/request.ts");
-    await runSnapshots(context, request);
+    await runSnapshots(context, snapshots!);
   },
 });

@@ -47,7 +47,7 @@ class JobError extends VmError {
 }
 
 /** The VM with the name of its rescue; a missing default one is built. */
-const nameRescue = async (context: Context, vm: Vm): Promise<Vm> =>
+export const nameRescue = async (context: Context, vm: Vm): Promise<Vm> =>
   vm.settings.RESCUE === AUTO_RESCUE ? (await import("./rescue.ts")).ensureRescue(context, vm) : vm;
 
 /**

@@ -7,7 +7,7 @@ import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { expandMacro } from "../machine/macros.ts";
 import { ARCH } from "../machine/arch.ts";
-import type { Arch, Machine } from "../machine/types.ts";
+import type { Arch, Disk, Machine, ShareRequest } from "../machine/types.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { archesOfKernel } from "../rescue/kernel-arch.ts";
 import { defaultCpu, resolveAccel } from "../qemu/accel.ts";
@@ -43,7 +43,15 @@ export interface RescueRun {
   rescue: Rescue;
   machine: Machine;
   capabilities: Capabilities;
+  /** The run is a step of another command: its start is not reported. */
+  quiet?: true;
 }
+
+/** The shares of each job: its input and its output. */
+const JOB_SHARES: readonly ShareRequest[] = [
+  { tag: "in", writable: false, path: "@INDIR@" },
+  { tag: "out", writable: true, path: "@DATADIR@" },
+];
 
 /** The last four lines save a tenth of the rescue's boot time under TCG. */
 const APPEND = [
@@ -146,7 +154,10 @@ function forwardsOf(context: Context, { settings }: Rescue): string[] {
   return [...own, ...settings.FORWARDS.slice(settings.FORWARDS.length - typed.length)];
 }
 
-/** Resolves the rescue's machine: disks and firmware are the guest's, everything else is its own. */
+/**
+ * Resolves the rescue's machine: disks and firmware are the guest's, everything else is its own.
+ * @param alone the disks of a machine without firmware, network and further shares
+ */
 export async function resolveRescueMachine(
   context: Context,
   vm: Vm,
@@ -154,15 +165,16 @@ export async function resolveRescueMachine(
   media: Media,
   rescue: Rescue,
   capabilities: Capabilities,
+  alone?: readonly Disk[],
 ): Promise<Machine> {
   const { settings, system } = rescue;
   refuseOtherFamily(vm);
   if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
   if (problem) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
-  const shares = settings.RESCUE_SHARES;
+  const shares = alone ? JOB_SHARES : settings.RESCUE_SHARES;
   const macros = await media.macros(
-    [...settings.IMAGES, ...shares].map((item) => item.path),
+    [...(alone ? [] : settings.IMAGES), ...shares].map((item) => item.path),
     work.dir,
   );
   if (!capabilities.devices.has("virtio-9p-pci"))
@@ -173,8 +185,10 @@ export async function resolveRescueMachine(
   const direct =
     system.kind === "own" || (ARCH[settings.QEMUARCH].boots as readonly string[]).includes("bios");
   const firmware =
-    settings.UEFI && !(direct && enforcesSecureBoot(vm, work)) ? resolveFirmware(vm, work) : undefined;
-  const disks = resolveDisks(context, vm, work, macros, capabilities);
+    !alone && settings.UEFI && !(direct && enforcesSecureBoot(vm, work))
+      ? resolveFirmware(vm, work)
+      : undefined;
+  const disks = alone ? [...alone] : resolveDisks(context, vm, work, macros, capabilities);
   return {
     name: `${settings.GUESTNAME || "vm"}: ${rescue.name}`,
     arch: settings.QEMUARCH,
@@ -194,7 +208,7 @@ export async function resolveRescueMachine(
     cdrom: system.kind === "cd" ? { path: system.iso, first: true } : undefined,
     seed: undefined,
     nics:
-      rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV
+      alone || (rescue.origins.USENETDEV.kind === "option" && !settings.USENETDEV)
         ? []
         : [rescueNic(forwardsOf(context, rescue))],
     netboot: { order: "off", directory: undefined, file: undefined },
@@ -215,7 +229,7 @@ export async function resolveRescueMachine(
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
     generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
-    smbios: resolveSmbios(settings),
+    smbios: alone ? [] : resolveSmbios(settings),
     // Its panic is seen by the reset.
     panicDevice: undefined,
     channels: CHANNELS.map(({ name, socket }) => ({ name, socket: socketIn(work.dir, socket) })),

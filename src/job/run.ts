@@ -88,7 +88,7 @@ async function startRescue(
 ): Promise<RunningRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
-  log.info(`waiting for the rescue ${run.rescue.name}`);
+  if (!run.quiet) log.info(`waiting for the rescue ${run.rescue.name}`);
   const argv = buildQemuArgv(machine, capabilities);
   refuseExcess(`run the job ${job}`, machine, argv);
   const script = join(work.dir, WORK.rescueScript);
@@ -132,7 +132,7 @@ async function startRescue(
 async function followJob(
   context: Context,
   work: Workdir,
-  { rescue, job }: RescueRun,
+  { rescue, job, quiet }: RescueRun,
   machine: QemuSession,
   channel: Channel,
   write: WriteLog,
@@ -189,7 +189,7 @@ async function followJob(
     {
       started: () => {
         started = true;
-        log.info(`the job ${job} has started`);
+        if (!quiet) log.info(`the job ${job} has started`);
         limit(TIMEOUT, `the job ${job} did not finish`);
       },
       finished: () => {

@@ -10,6 +10,7 @@ import postInstallPre from "../../jobs/post-install.pre" with { type: "text" };
 import runSshJob from "../../jobs/run-ssh.job" with { type: "text" };
 import runSshPre from "../../jobs/run-ssh.pre" with { type: "text" };
 import askHost from "../../scripts/rescue/ask-host" with { type: "text" };
+import files from "../../scripts/rescue/files.job" with { type: "text" };
 import init from "../../scripts/rescue/init" with { type: "text" };
 import mountFstab from "../../scripts/rescue/mount-fstab" with { type: "text" };
 import mountSystem from "../../scripts/rescue/mount-system" with { type: "text" };
@@ -41,4 +42,12 @@ export const RESCUE_SCRIPTS: Readonly<Record<string, string>> = {
   "/usr/sbin/mount-system": mountSystem,
   "/usr/sbin/mount-fstab": mountFstab,
   "/usr/sbin/ask-host": askHost,
+};
+
+/** Job that reads and writes files of a guest (src/files), and the programs that it brings along: any rescue can run it. */
+export const FILES_JOB: string = files;
+export const FILES_PROGRAMS: Readonly<Record<string, string>> = {
+  "mount-system": mountSystem,
+  "mount-fstab": mountFstab,
+  "ask-host": askHost,
 };

@@ -3,6 +3,8 @@ export const SNAPSHOT_ACTIONS = [
   "list",
   "show",
   "diff",
+  "ls",
+  "get",
   "push",
   "rm",
   "describe",

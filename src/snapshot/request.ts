@@ -103,6 +103,10 @@ export async function runSnapshots(
       return (await import("./merge.ts")).mergeSnapshots(context, names);
     case "describe":
       return describeSnapshot(context, names[0]!, text);
+    case "ls":
+    case "get":
+      // Of src/files, which parses and runs them.
+      return;
     case "protect":
     case "unprotect":
       return protectSnapshots(context, names, action === "protect");

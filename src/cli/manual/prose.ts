@@ -83,6 +83,8 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   ],
   snapshots: [
     "`diff` compares what the guest would read, in clusters of 64 KiB, whatever the formats. `rm` refuses protected snapshots, and those that others depend on.",
+    "`ls NAME PATH` lists a directory of the guest, `ls NAME` the filesystems in the snapshot. A PATH is as in the installed Linux system, found by its fstab, symlinks followed as there; on another filesystem it is `FILESYSTEM:/PATH`, as in `disk-1p2:/data`. `get NAME PATH… DEST` copies as cp(1) does, into the directory DEST or to that new name; without DEST to the current directory, and `-` is standard output. Nothing is overwritten. Modes and times are kept, owners if the caller is root; setuid and setgid bits of files, device nodes and extended attributes are not. `diff --files` compares type, mode, owner, size, time and target of symlinks, and with `--checksum` the contents, from `/` down. Names are shown as by `ls -b`; a name that is not UTF-8 is in `--json` as `pathBase64`.",
+    "The snapshot's disks are mounted read-only in the rescue, without a network, over throw-away files in TMPDIR that receive a journal's replay: there is what a gz snapshot needs unpacked, and the archive of what is copied. A passphrase of LUKS is asked for on the terminal. TIMEOUT limits it; default: 10 minutes for a list, an hour for files.",
   ],
   prune: [
     "Rules count intact snapshots of this VM only, as those of restic do. The newest intact one, LAST, protected and damaged ones, and those that a working disk depends on are kept in any case. A qcow2 snapshot that no rule keeps, but on which kept ones depend, is merged into these: that rewrites them, and needs space. Without space it is kept, with a warning. `--no-merge` always keeps it.",
@@ -127,6 +129,7 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, `status` and `identity` name the other directory, commands that change the VM warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy. MAC addresses that are derived from it change, too; those given explicitly stay, as do images outside HOSTDIR, which both VMs then refer to.",
   ],
   restore: [
+    "`--only=PATH` replaces a file or directory of the VM, which must be off, by that of the snapshot, with everything in it, and leaves all else as it is: what is in the directory now and was not then is gone. Owners, modes, times, extended attributes, ACLs and SELinux labels are those of the snapshot. The rescue unpacks all of it beside the old files, and renames it at the end: after an error, a full disk or a kill the old files are there. The parent directory must exist; a mount point cannot be replaced, what is in it can.",
     "Checksums are verified, and the new working files are created beside the old ones, which are replaced at the end. Refused while the VM is running. The settings in `guest.env` are those of the snapshot, too: memory, cards, forwards, disks and CD; UUID, name and TEMPLATE stay those of the VM.",
   ],
   adopt: [

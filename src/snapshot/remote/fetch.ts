@@ -51,7 +51,12 @@ export async function restoreRemote(context: Context, request: RestoreRequest): 
   await withVm(context, "restore", fetchAndRestore, { lenient: true });
 }
 
-async function fetchSnapshot(repository: Repository, hostdir: string, wanted: RemoteSnapshot): Promise<void> {
+/** Fetches a snapshot and its parents into the `backups` of a directory. */
+export async function fetchSnapshot(
+  repository: Repository,
+  hostdir: string,
+  wanted: RemoteSnapshot,
+): Promise<void> {
   requireName(wanted.name);
   const backups = join(hostdir, HOST.backups);
   const what = `cannot fetch ${wanted.name} from the repository`;

@@ -1,0 +1,68 @@
+import { toJson } from "../lib/json.ts";
+import type { Context } from "../vm/context.ts";
+import { openScratch } from "./disks.ts";
+import { listInRescue, startPrinting } from "./list.ts";
+import { compareEntries, entryToJson, escapeName, readListing, type FileEntry } from "./listing.ts";
+import type { DiffRequest } from "./request.ts";
+import { withPlace, withSnapshot } from "./snapshot.ts";
+
+/** Added, modified, deleted. */
+type FileChange = "A" | "M" | "D";
+
+/** Prints which files differ between two snapshots. */
+export async function diffFiles(context: Context, request: DiffRequest): Promise<void> {
+  const { from, to, json, checksum } = request;
+  await withSnapshot(context, { ...request, name: from }, "compare files of snapshots", async (vm, place) => {
+    const listed = { operation: checksum ? "sums" : "list", paths: ["/"] } as const;
+    using before = openScratch(context, vm);
+    const a = await listInRescue(context, vm, place, before, listed);
+    using after = openScratch(context, vm);
+    const b = await withPlace(context, vm, { name: to, remote: request.remote }, (other) =>
+      listInRescue(context, vm, other, after, listed),
+    );
+    const print = startPrinting(context);
+    let any = false;
+    if (json) print("[");
+    for (const [change, old, now] of mergeListings(readListing(a), readListing(b))) {
+      if (json) {
+        const facts = {
+          change,
+          ...(old && { from: entryToJson(old) }),
+          ...(now && { to: entryToJson(now) }),
+        };
+        print(`${any ? "," : ""}\n${toJson(facts).trimEnd()}`);
+      } else print(`${change}  /${escapeName((now ?? old)!.path)}\n`);
+      any = true;
+    }
+    if (json) print(any ? "\n]\n" : "]\n");
+    print();
+  });
+}
+
+/** Pure: the differences of two sorted listings, in their order. */
+export function* mergeListings(
+  before: Iterable<FileEntry>,
+  after: Iterable<FileEntry>,
+): Generator<[change: FileChange, old: FileEntry | undefined, now: FileEntry | undefined]> {
+  const [a, b] = [before[Symbol.iterator](), after[Symbol.iterator]()];
+  let [old, now] = [a.next(), b.next()];
+  while (!old.done || !now.done) {
+    const order = old.done ? 1 : now.done ? -1 : compareEntries(old.value, now.value);
+    if (order < 0) yield ["D", old.value as FileEntry, undefined];
+    else if (order > 0) yield ["A", undefined, now.value as FileEntry];
+    else if (isModified(old.value as FileEntry, now.value as FileEntry))
+      yield ["M", old.value as FileEntry, now.value as FileEntry];
+    if (order <= 0) old = a.next();
+    if (order >= 0) now = b.next();
+  }
+}
+
+/** With checksums the contents decide, without them size and time. Of a directory neither counts: its entries are listed. */
+function isModified(old: FileEntry, now: FileEntry): boolean {
+  if (old.type !== now.type || old.mode !== now.mode || old.uid !== now.uid || old.gid !== now.gid)
+    return true;
+  if (old.target && now.target) return !old.target.equals(now.target);
+  if (old.type !== "f") return false;
+  if (old.size !== now.size) return true;
+  return old.sum !== undefined && now.sum !== undefined ? old.sum !== now.sum : old.mtime !== now.mtime;
+}

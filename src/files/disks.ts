@@ -1,0 +1,76 @@
+import { join } from "node:path";
+import { throwIfInterrupted } from "../process/signals.ts";
+import { createImage } from "../qemu/new-image.ts";
+import type { Disk } from "../machine/types.ts";
+import { requireSpace } from "../store/files.ts";
+import { diskNumber, isDiskName } from "../store/layout.ts";
+import { newMark } from "../store/mark-types.ts";
+import { findDamage } from "../store/snapshot-damage.ts";
+import { findBeside } from "../store/snapshot-intact.ts";
+import type { Snapshot } from "../store/snapshots.ts";
+import { stageWork, type Stage } from "../store/stage.ts";
+import type { Workdir } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/find.ts";
+import { damagedSnapshot, listImages } from "../snapshot/restore-images.ts";
+import { fillStage, listStored } from "../snapshot/restore.ts";
+
+/** A directory in TMPDIR for one run of the rescue, and for throw-away disks. */
+export interface Scratch extends Disposable {
+  work: Workdir;
+  stage: Stage;
+}
+
+export function openScratch(context: Context, vm: Vm): Scratch {
+  const stage = stageWork(vm.hostdir, context, { state: "none" });
+  return {
+    stage,
+    work: { state: "present", dir: stage.dir, inplace: false, mark: newMark() },
+    [Symbol.dispose]: () => stage.abort(),
+  };
+}
+
+/** The VM as it was without its disks and without working files: the rescue gets the snapshot's. */
+export const detached = (vm: Vm, work: Workdir): Vm => ({
+  ...vm,
+  work,
+  settings: { ...vm.settings, IMAGES: [] },
+});
+
+/**
+ * The disks of a snapshot, to be mounted: what the mounting writes, as a journal's replay, goes to throw-away files in the
+ * stage.
+ * @throws 73 without space in TMPDIR, 74 if the snapshot is damaged
+ */
+export async function openSnapshotDisks(
+  context: Context,
+  hostdir: string,
+  snapshot: Snapshot,
+  stage: Stage,
+): Promise<Disk[]> {
+  if (snapshot.problem) throw snapshot.problem;
+  const damage = findDamage(snapshot, findBeside(hostdir), { ram: false });
+  if (damage !== undefined) throw damagedSnapshot(snapshot, damage);
+  const packed = listStored(snapshot).filter(({ name }) => isDiskName(name));
+  const images = listImages(hostdir, snapshot);
+  if (packed.length > 0) {
+    const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
+    requireSpace(context.tmpdir, needed, `unpack ${snapshot.name}`, "tmpdir");
+    await fillStage(context, snapshot, packed, stage);
+  }
+  await Promise.all(
+    images.map(({ name, virtualBytes }) => createImage(join(stage.dir, name), { sizeBytes: virtualBytes })),
+  );
+  throwIfInterrupted();
+  return [...packed.map(({ name }) => ({ name, image: undefined })), ...images]
+    .map(({ name, image }): Disk => ({
+      number: diskNumber(name)!,
+      bus: "VIRT",
+      format: "qcow2",
+      path: join(stage.dir, name),
+      serial: `disk-${diskNumber(name)}`,
+      backingAllowed: false,
+      base: image,
+    }))
+    .toSorted((a, b) => a.number - b.number);
+}

@@ -1,0 +1,115 @@
+import { truncateSync } from "node:fs";
+import { basename, join } from "node:path";
+import { commandLine } from "../lib/command-line.ts";
+import { VmError } from "../lib/errors.ts";
+import { toJson } from "../lib/json.ts";
+import { formatSize } from "../lib/size.ts";
+import { formatTable } from "../lib/table.ts";
+import { plain } from "../lib/text.ts";
+import { exec } from "../process/exec.ts";
+import { removeQuietly } from "../store/files.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/find.ts";
+import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
+import { entryToJson, escapeName, formatEntry, readListing, readVolumes } from "./listing.ts";
+import type { ListRequest } from "./request.ts";
+import { createResult, MAX_LISTING_BYTES, readCount, runFilesJob, type FilesOperation } from "./run.ts";
+import { withSnapshot, type SnapshotPlace } from "./snapshot.ts";
+
+const RESULT = "result.raw";
+const SORTED = "sorted";
+/** Text that is printed at once. */
+const PIECE_BYTES = 1 << 16;
+
+interface ListJob {
+  operation: FilesOperation;
+  paths: readonly string[];
+  oneLevel?: boolean;
+}
+
+/** Has the rescue list files of a snapshot. @returns the path of the sorted listing, in the scratch directory */
+export async function listInRescue(
+  context: Context,
+  vm: Vm,
+  { snapshot, hostdir }: SnapshotPlace,
+  scratch: Scratch,
+  listed: ListJob,
+): Promise<string> {
+  const { stage, work } = scratch;
+  const cannot = `cannot list the files of ${snapshot.name}`;
+  const disks = await openSnapshotDisks(context, hostdir, snapshot, stage);
+  const result = join(stage.dir, RESULT);
+  createResult(result, MAX_LISTING_BYTES);
+  const hint = `list the filesystems: ${commandLine("snapshots", "ls", snapshot.name)}`;
+  const job = { ...listed, disks, result, cannot, hint: listed.paths.length > 0 ? hint : undefined };
+  await runFilesJob(context, detached(vm, work), work, job);
+  const length = readCount(work, "length");
+  if (length === undefined || length > MAX_LISTING_BYTES)
+    throw new VmError("io", `${cannot}: the rescue has not said how long the listing is`);
+  truncateSync(result, length);
+  if (listed.operation === "volumes") return result;
+  const sorted = join(stage.dir, SORTED);
+  await exec(["sort", "-z", "-T", stage.dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
+  removeQuietly(result);
+  return sorted;
+}
+
+/** Prints the files of a snapshot, or without a path its filesystems. */
+export async function listFiles(context: Context, request: ListRequest): Promise<void> {
+  const { path, recursive, json } = request;
+  await withSnapshot(context, request, "list files of a snapshot", async (vm, place) => {
+    using scratch = openScratch(context, vm);
+    if (path === undefined) {
+      const file = await listInRescue(context, vm, place, scratch, {
+        operation: "volumes",
+        paths: [],
+      });
+      printVolumes(context, file, json);
+      return;
+    }
+    const listed = { operation: "list", paths: [path], oneLevel: !recursive } as const;
+    const file = await listInRescue(context, vm, place, scratch, listed);
+    const name = basename(path) || "/";
+    const print = startPrinting(context);
+    let first = true;
+    if (json) print("[");
+    for (const entry of readListing(file)) {
+      if (json) print(`${first ? "" : ","}\n${toJson(entryToJson(entry, name)).trimEnd()}`);
+      else print(`${formatEntry(entry, escapeName(Buffer.from(name)))}\n`);
+      first = false;
+    }
+    if (json) print(first ? "]\n" : "\n]\n");
+    print();
+  });
+}
+
+/** Prints in pieces; without a text, what is left. */
+export function startPrinting(context: Context): (text?: string) => void {
+  let piece = "";
+  return (text) => {
+    piece += text ?? "";
+    if (piece.length < PIECE_BYTES && text !== undefined) return;
+    if (piece !== "") context.print(piece);
+    piece = "";
+  };
+}
+
+function printVolumes(context: Context, file: string, json: boolean): void {
+  const volumes = [...readVolumes(file)];
+  if (json) {
+    const items = volumes.map(([name, type, bytes, mounted]) => ({
+      name,
+      type,
+      bytes,
+      mounted: mounted || null,
+    }));
+    return context.print(toJson(items));
+  }
+  const rows = volumes.map(([name, type, bytes, mounted]) => [
+    `${plain(name)}:/`,
+    plain(type),
+    formatSize(bytes),
+    plain(mounted),
+  ]);
+  context.print(formatTable([["FILESYSTEM", "TYPE", "SIZE", "IN THE GUEST"], ...rows]));
+}

@@ -1,0 +1,119 @@
+import { commandLine } from "../lib/command-line.ts";
+import { usageError } from "../lib/errors.ts";
+import { validateSnapshotReference } from "../store/snapshots.ts";
+import type { SnapshotChoice } from "./snapshot.ts";
+
+export interface ListRequest extends SnapshotChoice {
+  action: "ls";
+  /** Absent: list the filesystems. */
+  path: string | undefined;
+  recursive: boolean;
+  json: boolean;
+}
+
+export interface GetRequest extends SnapshotChoice {
+  action: "get";
+  paths: readonly string[];
+  /** A directory or a new name; `-`: standard output. */
+  destination: string;
+}
+
+export interface DiffRequest {
+  action: "diff-files";
+  from: string;
+  to: string;
+  remote: boolean;
+  checksum: boolean;
+  json: boolean;
+}
+
+export type FilesRequest = ListRequest | GetRequest | DiffRequest;
+
+/** Arguments of `snapshots` for files. */
+export interface FilesArgs {
+  action?: string | undefined;
+  name?: string | string[] | undefined;
+  files?: boolean | undefined;
+  checksum?: boolean | undefined;
+  recursive?: boolean | undefined;
+  remote?: boolean | undefined;
+  json?: boolean | undefined;
+}
+
+/** The most paths at once, and their length: PATH_MAX of Linux. */
+const MAX_PATHS = 1000;
+const MAX_PATH_BYTES = 4095;
+
+/** @throws 64 for what is no path in a guest */
+export function validateGuestPath(path: string): void {
+  const wrong = (why: string): Error =>
+    usageError(
+      `cannot use '${path.slice(0, 80)}' as a path in the guest: ${why}`,
+      `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", "S0")}`,
+    );
+  if (!/^([A-Za-z0-9][A-Za-z0-9+_.-]*:)?\//.test(path)) throw wrong("it is not absolute");
+  if (Buffer.byteLength(path) > MAX_PATH_BYTES) throw wrong("it is too long");
+  if (path.includes("\0")) throw wrong("it has a NUL");
+}
+
+/** @throws 64 for an invalid combination */
+export function parseFilesRequest(args: FilesArgs): FilesRequest | undefined {
+  const words = [args.name ?? []].flat();
+  const { action = "list", json = false, remote = false, recursive = false, checksum = false } = args;
+  const listsDifferences = action === "diff" && args.files === true;
+  const refuse = (option: string, to: string): Error =>
+    usageError(`snapshots ${action} takes no --${option}`, `give --${option} to: ${to}`);
+  if (recursive && action !== "ls") throw refuse("recursive", "ls");
+  if (args.files && action !== "diff") throw refuse("files", "diff");
+  if (checksum && !listsDifferences) throw refuse("checksum", "diff --files");
+  if (action === "ls") return parseList(words, { recursive, json, remote });
+  if (action === "get") {
+    if (json) throw usageError("snapshots get takes no --json", "give --json to: ls");
+    return parseGet(words, remote);
+  }
+  if (!listsDifferences) return undefined;
+  const [from, to, ...more] = words;
+  if (from === undefined || to === undefined || more.length > 0)
+    throw usageError(
+      "snapshots diff --files takes two names",
+      `give the earlier one first: ${commandLine("snapshots", "diff", "--files", "S0", "S1")}`,
+    );
+  for (const name of [from, to]) validateSnapshotReference(name);
+  return { action: "diff-files", from, to, remote, checksum, json };
+}
+
+function parseList(
+  [name, path, ...more]: readonly string[],
+  options: Pick<ListRequest, "recursive" | "json" | "remote">,
+): ListRequest {
+  if (name === undefined || more.length > 0)
+    throw usageError(
+      "snapshots ls takes a NAME and a PATH",
+      `for example: ${commandLine("snapshots", "ls", name ?? "LAST", "/etc")}`,
+    );
+  validateSnapshotReference(name);
+  if (path !== undefined) validateGuestPath(path);
+  else if (options.recursive)
+    throw usageError(
+      "snapshots ls: --recursive needs a PATH",
+      commandLine("snapshots", "ls", name, "/", "--recursive"),
+    );
+  return { action: "ls", name, path, ...options };
+}
+
+function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequest {
+  if (name === undefined || words.length === 0)
+    throw usageError(
+      "snapshots get takes a NAME, PATHs and a DEST",
+      `for example: ${commandLine("snapshots", "get", name ?? "LAST", "/etc/fstab", ".")}`,
+    );
+  validateSnapshotReference(name);
+  const paths = words.length === 1 ? words : words.slice(0, -1);
+  const destination = words.length === 1 ? "." : words.at(-1)!;
+  if (paths.length > MAX_PATHS)
+    throw usageError(`snapshots get takes at most ${MAX_PATHS} paths`, "get their directory");
+  paths.forEach(validateGuestPath);
+  if (destination === "-" && paths.length > 1)
+    throw usageError("snapshots get: standard output takes one file", "name a directory as the last word");
+  return { action: "get", name, paths, destination, remote };
+}

@@ -1,0 +1,147 @@
+import { closeSync, ftruncateSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { programLine } from "../lib/command-line.ts";
+import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
+import { saysNoSpace } from "../lib/program-messages.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { quoteLine } from "../lib/text.ts";
+import { nameRescue } from "../job/job.ts";
+import { findRescue, resolveRescueMachine } from "../job/rescue-machine.ts";
+import { runRescue } from "../job/run.ts";
+import { ARCH } from "../machine/arch.ts";
+import type { Disk } from "../machine/types.ts";
+import { probeQemu } from "../qemu/probe.ts";
+import { FILES_JOB, FILES_PROGRAMS } from "../rescue/assets.ts";
+import { createFile, freeBytes, replaceVolatile } from "../store/files.ts";
+import { JOB, WORK } from "../store/layout.ts";
+import { remove } from "../store/remove.ts";
+import type { Workdir } from "../store/workdir.ts";
+import type { Context } from "../vm/context.ts";
+import type { Vm } from "../vm/find.ts";
+import { Media } from "../vm/media.ts";
+
+/** What the job `files` does (scripts/rescue/files.job). */
+export type FilesOperation = "volumes" | "list" | "sums" | "pack" | "pack-all" | "unpack";
+
+/** One run of that job. */
+export interface FilesJob {
+  operation: FilesOperation;
+  /** As the guest has them, or `FILESYSTEM:/PATH`. */
+  paths: readonly string[];
+  oneLevel?: boolean;
+  disks: readonly Disk[];
+  /** Image of the disk for the archive or the listing; raw. */
+  result: string;
+  /** Start of the error message: `cannot list S1`. */
+  cannot: string;
+  /** For a file that does not exist. */
+  hint?: string | undefined;
+}
+
+/** A hostile filesystem may keep the rescue busy: limits in seconds, unless TIMEOUT is set. */
+const LIMIT_SECONDS: Readonly<Record<FilesOperation, number>> = {
+  volumes: 300,
+  list: 600,
+  sums: 3600,
+  pack: 3600,
+  "pack-all": 3600,
+  unpack: 3600,
+};
+
+/** Most of the job's log that is kept: the end. */
+const LOG_BYTES = 16 << 10;
+/** Left free on the filesystem of an archive. */
+const RESERVE_BYTES = 64 << 20;
+/** The largest listing: several million entries. */
+export const MAX_LISTING_BYTES = 1 << 30;
+/** A disk's size is a multiple of it. */
+const SECTOR_BYTES = 1 << 20;
+
+/**
+ * Creates the disk on which a job puts its result: sparse, and as large as the result may become. That bounds what a hostile
+ * guest can write.
+ */
+export function createResult(path: string, limitBytes = Infinity): void {
+  const room = Math.max(freeBytes(join(path, "..")) - RESERVE_BYTES, SECTOR_BYTES);
+  const size = Math.floor(Math.min(room, limitBytes) / SECTOR_BYTES) * SECTOR_BYTES;
+  const fd = createFile(path);
+  try {
+    ftruncateSync(fd, size);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const resultDisk = (path: string, disks: readonly Disk[]): Disk => ({
+  number: Math.max(-1, ...disks.map(({ number }) => number)) + 1,
+  bus: "VIRT",
+  format: "raw",
+  path,
+  serial: "result",
+  backingAllowed: false,
+});
+
+/**
+ * Runs the job `files` in the rescue, which has no network.
+ * @param work where qemu has its files; its `.in` and `.out` are created again
+ * @throws 66 for a missing file, 69, 73, 74, 124 at the time limit
+ */
+export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: FilesJob): Promise<void> {
+  const { operation, paths, disks, result } = job;
+  const isTemporary = operation !== "unpack";
+  const named = await nameRescue(context, vm);
+  const media = new Media(context, named);
+  const found = await findRescue(context, named, media);
+  const TIMEOUT = found.settings.TIMEOUT ?? LIMIT_SECONDS[operation];
+  const rescue = { ...found, settings: { ...found.settings, TIMEOUT } };
+  const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
+  for (const name of [WORK.in, WORK.out]) {
+    remove(join(work.dir, name));
+    mkdirSync(join(work.dir, name), { mode: 0o700 });
+  }
+  const input = (name: string): string => join(work.dir, WORK.in, name);
+  replaceVolatile(input(JOB.script), FILES_JOB);
+  replaceVolatile(input("operation"), `${operation}\n`);
+  replaceVolatile(input("paths"), paths.map((path) => `${path}\0`).join(""));
+  if (job.oneLevel) replaceVolatile(input("one-level"), "");
+  for (const [name, text] of Object.entries(FILES_PROGRAMS))
+    writeFileSync(input(name), text, { mode: 0o700, flag: "wx" });
+  const all = [...disks, resultDisk(result, disks)];
+  const machine = await resolveRescueMachine(context, named, work, media, rescue, capabilities, all);
+  let log = Buffer.alloc(0);
+  const write = async (piece: Uint8Array): Promise<void> => {
+    log = Buffer.concat([log, piece]).subarray(-LOG_BYTES);
+  };
+  const run = { job: "files", rescue, machine, capabilities, quiet: true } as const;
+  const status = await runRescue(context, work, run, write).catch((error: unknown) => {
+    // Its hint may name a log in a directory that is removed now.
+    throw error instanceof VmError && error.hint?.includes(work.dir) && isTemporary
+      ? new VmError(error.code, error.message, { cause: error })
+      : error;
+  });
+  if (status !== 0) throw jobError(job, status, log.toString());
+}
+
+const CODES: Readonly<Record<number, ExitName>> = { 66: "noInput", 69: "unavailable", 73: "cannotCreate" };
+
+/** The job's last line says why it failed. Its text is from the rescue, where a hostile filesystem may have taken over. */
+function jobError({ cannot, hint }: FilesJob, status: number, log: string): VmError {
+  const lines = log.split("\n").filter((line) => line.trim() !== "");
+  const reason = quoteLine(lines.at(-1) ?? `the job failed with status ${status}`);
+  if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);
+  const code = CODES[status] ?? "io";
+  const before = code === "io" ? lines.slice(-4, -1).map((line) => `\n  ${quoteLine(line)}`) : [];
+  const hints: Partial<Record<ExitName, string | undefined>> = {
+    noInput: hint,
+    unavailable: `build the rescue again: ${programLine("rescue", "build")}`,
+  };
+  return new VmError(code, `${cannot}: ${reason}${before.join("")}`, { hint: hints[code] });
+}
+
+/** The number in a small file of `.out`; undefined for anything else. */
+export function readCount(work: Workdir, name: string): number | undefined {
+  const path = join(work.dir, WORK.out, name);
+  if (!lstatOf(path)?.isFile()) return undefined;
+  const text = readSmall(path, 64);
+  return /^\d{1,15}$/.test(text?.trim() ?? "") ? Number(text) : undefined;
+}

@@ -1,0 +1,298 @@
+/** Files of a snapshot, with a rescue that the test plays: what comes from it is not trusted. */
+import { afterEach, describe, expect, test } from "bun:test";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+  closeSync,
+  chmodSync,
+} from "node:fs";
+import { join } from "node:path";
+import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
+import { until, type Sandbox } from "../fixtures/sandbox.ts";
+import { buildOnce, writeDisk } from "./snapshots.ts";
+
+/** S0 is gz, S1 qcow2; there is a rescue. */
+const withFiles = (): Promise<Sandbox> =>
+  buildOnce("files", "", async (box) => {
+    await box.ok("create", "G");
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0");
+    await box.ok("backup", "S1", "--format=qcow2");
+    const rescue = join(box.home, "vm/rescue-x86_64");
+    for (const name of ["vmlinuz", "initrd.img"]) box.write(join(rescue, name), name);
+    box.write(
+      join(rescue, "guest.env"),
+      "RESCUE_KERNEL=vmlinuz\nRESCUE_INITRD=initrd.img\nRESCUE_WARM=off\n",
+    );
+  });
+
+interface Answer {
+  status?: number;
+  log?: string;
+  /** Content of the disk for the result. */
+  result?: Buffer | string;
+  files?: Record<string, string>;
+  look?: (qemu: FakeQemu) => void;
+}
+
+/** What a test did not find as expected while its rescue ran. */
+let failed: unknown;
+afterEach(() => {
+  const error = failed;
+  failed = undefined;
+  if (error !== undefined) throw error;
+});
+
+/** A rescue that answers so, each time the next one. */
+function answers(box: Sandbox, ...all: Answer[]): void {
+  let run = 0;
+  box.qemu = {
+    started: (qemu) => {
+      const { status = 0, log = "", result = "", files = {}, look } = all[run++ % all.length]!;
+      const out = join(qemu.directory, ".out");
+      void (async () => {
+        await until("the job is followed", () => qemu.isTaken("ask.sock"));
+        const disk = /"filename":"([^"]+result\.raw)"/.exec(
+          qemu.option("-blockdev", "result.raw") ?? "",
+        )?.[1];
+        if (disk !== undefined) {
+          const fd = openSync(disk, "r+");
+          writeSync(fd, Buffer.from(result), 0, Buffer.from(result).length, 0);
+          closeSync(fd);
+        }
+        try {
+          look?.(qemu);
+        } catch (error) {
+          qemu.end("guest-shutdown", 0);
+          failed = error;
+          return;
+        }
+        writeFileSync(join(out, "STARTED"), "");
+        writeFileSync(join(out, "job.log"), log);
+        writeFileSync(join(out, "length"), `${Buffer.from(result).length}\n`);
+        for (const [name, text] of Object.entries(files)) writeFileSync(join(out, name), text);
+        writeFileSync(join(out, "STATUS"), `${status}\n`);
+        qemu.end("guest-shutdown");
+      })();
+    },
+  };
+}
+
+const line = (path: string, facts: string): string => `${path}//${facts}\0`;
+const words = (qemu: FakeQemu): string => qemu.argv.join("\n");
+const operation = (qemu: FakeQemu): string =>
+  readFileSync(join(qemu.directory, ".in/operation"), "utf8").trim();
+
+/** A tar archive of what `make` creates. */
+function archive(box: Sandbox, make: (dir: string) => void, ...more: string[]): Buffer {
+  const dir = join(box.top, "archived");
+  mkdirSync(dir, { recursive: true });
+  make(dir);
+  const { stdout, exitCode, stderr } = Bun.spawnSync(["tar", "-cP", "-C", dir, ...more, "."], {
+    env: { ...process.env },
+  });
+  if (exitCode !== 0) throw new Error(stderr.toString());
+  Bun.spawnSync(["rm", "-rf", dir]);
+  return stdout;
+}
+/** Members are called `0`, not `./0`. */
+const PLAIN = "--transform=s,^\\./,,";
+
+const scratch = (box: Sandbox): string[] => readdirSync(box.tmp).filter((name) => name.endsWith(".partial"));
+
+describe("snapshots ls", () => {
+  test("lists what the rescue found, escaped; the rescue has no network, and only throw-away disks", async () => {
+    using box = await withFiles();
+    answers(box, {
+      result: `${line("b\x1b[31m", "f 4755 0 10 5 0 ")}${line("a", "l 777 0 0 1 0 x\ny")}`,
+      look: ({ argv, directory }) => {
+        const text = argv.join("\n");
+        expect(text).not.toMatch(/netdev|virtio-net/);
+        expect(text).toContain(
+          `"read-only":true,"file":{"driver":"file","filename":"${box.path("backups/S1/disk-0.qcow2")}"`,
+        );
+        expect(readFileSync(join(directory, ".in/paths"), "utf8")).toBe("/etc\0");
+        expect(readFileSync(join(directory, ".in/operation"), "utf8")).toBe("list\n");
+        expect(existsSync(join(directory, ".in/one-level"))).toBe(true);
+        expect(statSync(join(directory, ".in/mount-system")).mode & 0o777).toBe(0o700);
+      },
+    });
+    const { stdout } = await box.ok("snapshots", "ls", "S1", "/etc");
+    expect(stdout.split("\n").map((text) => text.replace(/^(\S+) .*\d\d:\d\d {2}/, "$1 "))).toEqual([
+      String.raw`lrwxrwxrwx a -> x\ny`,
+      String.raw`-rwsr-xr-x b\033[31m`,
+      "",
+    ]);
+    answers(box, {
+      result: `${line("b\x1b[31m", "f 4755 0 10 5 0 ")}${line("a", "l 777 0 0 1 0 x\ny")}`,
+      look: ({ directory }) => expect(existsSync(join(directory, ".in/one-level"))).toBe(false),
+    });
+    expect(await box.json("snapshots", "ls", "S0", "/etc", "--recursive")).toMatchObject([
+      { path: "a", type: "symlink", target: "x\ny" },
+      { path: "b\x1b[31m", mode: "4755", gid: 10, size: 5 },
+    ]);
+    answers(box, { result: "disk-0p1\0ext4\x001048576\0/\0" });
+    expect((await box.ok("snapshots", "ls", "S1")).stdout).toMatch(/^disk-0p1:\/ +ext4 +1\.0 MiB +\/$/m);
+    expect(scratch(box)).toEqual([]);
+  });
+
+  test("an error of the job says why, without control characters", async () => {
+    using box = await withFiles();
+    answers(box, { status: 66, log: "no such file: /x\x1b[2J\n" });
+    await box.ends(66, "snapshots ls S1 /x", "no such file: /x?[2J", "vm snapshots ls S1");
+    answers(box, { status: 69, log: "the rescue has no GNU find\n" });
+    await box.ends(69, "snapshots ls S1 /x", "no GNU find", "rescue build");
+    answers(box, { status: 74, log: "tar: x: No space left on device\ncannot read\n" });
+    await box.ends(73, "snapshots get S1 /x", "no space");
+    answers(box, { status: 3, log: "" });
+    await box.ends(74, "snapshots ls S1 /x", "status 3");
+    answers(box, { result: "nonsense\0" });
+    await box.ends(74, "snapshots ls S1 /x", "something else");
+    answers(box, { files: { length: "999999999999\n" } });
+    await box.ends(74, "snapshots ls S1 /x", "how long");
+    await box.ends(66, "snapshots ls S9 /x", "S9");
+    await box.ends(64, "snapshots ls S1 x", "not absolute");
+    expect(scratch(box)).toEqual([]);
+  });
+});
+
+describe("snapshots get", () => {
+  test("a directory and a file, as cp does; nothing is overwritten; setuid bits are dropped", async () => {
+    using box = await withFiles();
+    const result = archive(
+      box,
+      (dir) => {
+        mkdirSync(join(dir, "0/below"), { recursive: true });
+        writeFileSync(join(dir, "0/below/set"), "x");
+        chmodSync(join(dir, "0/below/set"), 0o4755);
+        symlinkSync("/etc/passwd", join(dir, "0/link"));
+        chmodSync(join(dir, "0"), 0o555);
+        writeFileSync(join(dir, "1"), "fstab\n");
+        utimesSync(join(dir, "1"), 1000, 1000);
+      },
+      PLAIN,
+    );
+    answers(box, { result, files: { skipped: "2\n" } });
+    mkdirSync(box.path("to"));
+    await box.ends(0, "snapshots get S1 /srv /etc/fstab to", "copied 2 paths", "2 device nodes");
+    expect(readFileSync(box.path("to/fstab"), "utf8")).toBe("fstab\n");
+    expect(statSync(box.path("to/fstab")).mtimeMs).toBe(1_000_000);
+    expect(statSync(box.path("to/srv")).mode & 0o777).toBe(0o555);
+    expect(statSync(box.path("to/srv/below/set")).mode & 0o7777).toBe(0o755);
+    expect(lstatSync(box.path("to/srv/link")).isSymbolicLink()).toBe(true);
+    expect(readdirSync(box.path("to")).toSorted()).toEqual(["fstab", "srv"]);
+    const started = box.qemus.length;
+    await box.ends(73, "snapshots get S1 /etc/fstab to", "exists");
+    await box.ends(66, "snapshots get S1 /a /b nowhere", "no such directory");
+    await box.ends(66, "snapshots get S1 /a nowhere/x", "no such directory");
+    await box.ends(64, "snapshots get S1 / to", "no name");
+    await box.ends(64, "snapshots get S1 /a/x /b/x to", "two paths");
+    expect(box.qemus.length).toBe(started);
+    chmodSync(box.path("to/srv"), 0o755);
+  });
+
+  test("an archive of a rescue that a guest took over writes nothing outside", async () => {
+    using box = await withFiles();
+    box.write("victim", "old");
+    const result = archive(
+      box,
+      (dir) => {
+        mkdirSync(join(dir, "0"));
+        symlinkSync(box.host, join(dir, "0/out"));
+        writeFileSync(join(dir, "evil"), "new");
+        writeFileSync(join(dir, "2"), "not asked for");
+      },
+      PLAIN,
+      `--transform=s,^evil$,0/out/victim,`,
+      `--transform=s,^2$,../../victim,`,
+    );
+    answers(box, { result });
+    await box.vm("snapshots", "get", "S1", "/srv", "copy");
+    expect(box.read("victim")).toBe("old");
+    expect(readdirSync(box.host).filter((name) => name.startsWith(".vm-partial"))).toEqual([]);
+    answers(box, { result: Buffer.from("no archive at all") });
+    await box.ends(74, "snapshots get S1 /srv other", "tar");
+    expect(existsSync(box.path("other"))).toBe(false);
+    expect(scratch(box)).toEqual([]);
+  });
+
+  test("one file to standard output, tamed on a terminal", async () => {
+    using box = await withFiles();
+    const one = archive(box, (dir) => writeFileSync(join(dir, "0"), "text\x1b[2J\0\n"), PLAIN);
+    answers(box, { result: one });
+    expect((await box.ok("snapshots", "get", "S1", "/x", "-")).stdout).toBe("text\x1b[2J\0\n");
+    const tree = archive(box, (dir) => mkdirSync(join(dir, "0")), PLAIN);
+    answers(box, { result: tree });
+    await box.ends(66, "snapshots get S1 /x -", "no regular file");
+    await box.ends(64, "snapshots get S1 /x /y -", "one file");
+  });
+
+  test("what a killed get has left beside its destination is removed by the next one", async () => {
+    using box = await withFiles();
+    const left = box.path(".vm-partial-get-0000");
+    mkdirSync(join(left, "0"), { recursive: true });
+    utimesSync(left, 1, 1);
+    answers(box, { result: archive(box, (dir) => writeFileSync(join(dir, "0"), "x"), PLAIN) });
+    await box.ok("snapshots", "get", "S1", "/x", "new");
+    expect(existsSync(left)).toBe(false);
+    expect(box.read("new")).toBe("x");
+  });
+});
+
+test("snapshots diff --files compares two listings", async () => {
+  using box = await withFiles();
+  const before = "a//f 644 0 0 1 1 \0b//f 644 0 0 1 1 \0";
+  const after = "b//f 644 0 0 2 1 \0c\n//d 755 0 0 1 1 \0";
+  answers(box, { result: before }, { result: after });
+  expect((await box.ok("snapshots", "diff", "--files", "S0", "S1")).stdout).toBe("D  /a\nM  /b\nA  /c\\n\n");
+  expect(await box.json("snapshots", "diff", "--files", "--checksum", "S0", "S1")).toMatchObject([
+    { change: "D", from: { path: "a" } },
+    { change: "M", from: { size: 1 }, to: { size: 2 } },
+    { change: "A", to: { path: "c\n", type: "directory" } },
+  ]);
+});
+
+describe("restore --only", () => {
+  test("packs in one run, without the working disks, and unpacks in another", async () => {
+    using box = await withFiles();
+    answers(
+      box,
+      {
+        look: (qemu) => {
+          expect(operation(qemu)).toBe("pack-all");
+          expect(words(qemu)).not.toContain(`${box.work}/disk-0.img`);
+        },
+      },
+      {
+        look: (qemu) => {
+          expect(operation(qemu)).toBe("unpack");
+          expect(words(qemu)).toContain(`${box.work}/disk-0.img`);
+          expect(words(qemu)).not.toContain("netdev");
+        },
+      },
+    );
+    await box.ends(0, "restore --only=/etc --only=/srv S1", "restored 2 paths of S1");
+    expect(scratch(box)).toEqual([]);
+    expect((await box.json("status")).state).toBe("stopped");
+    answers(box, {}, { status: 73, log: "No space left on device\n" });
+    await box.ends(73, "restore --only=/etc", "no space");
+  });
+
+  test("refuses a whole filesystem, --copy, and a running VM", async () => {
+    using box = await withFiles();
+    await box.ends(64, "restore --only=/ S1", "whole filesystem");
+    await box.ends(64, "restore --only=etc S1", "not absolute");
+    await box.ends(64, "restore --only=/etc --copy S1", "--copy");
+    await box.running();
+    await box.ends(75, "restore --only=/etc S1", "running");
+  });
+});

@@ -1,0 +1,127 @@
+/** Files of a snapshot, by the real rescue: awkward names, hostile filesystems, LVM and the like. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { Sandbox } from "./harness.ts";
+import {
+  configure,
+  expectError,
+  names,
+  sampled,
+  sha256,
+  shell,
+  smallSandbox,
+  suite,
+  testInTurn,
+} from "./tools.ts";
+
+const TREE = String.raw`
+mkdir -p t/etc t/srv/sub t/home; printf 'ID=x\n' >t/etc/os-release; echo '/dev/vda / ext4 defaults 0 1' >t/etc/fstab
+head -c 1048576 /dev/urandom >t/srv/big; ln -s /etc/os-release t/etc/abs; ln -s ../../../../etc/passwd t/srv/out; ln -s loop t/srv/loop
+touch "t/srv/new
+line" t/srv/$'esc\e[31m' t/srv/$'\xff' t/srv/-rf; printf set >t/srv/suid; chmod 4755 t/srv/suid; truncate -s 64M t/srv/sparse
+if [ "$(id -u)" = 0 ]; then mknod t/srv/null c 1 3; chown 1000:100 t/home; fi
+mke2fs -q -t ext4 -d t -F root.raw 64M`;
+
+/** Further filesystems, which a job makes on the second disk. */
+const FURTHER: Record<string, string> = {
+  xfs: `mkfs.xfs -q /dev/vdb; fs=/dev/vdb`,
+  btrfs: `mkfs.btrfs -q /dev/vdb; fs=/dev/vdb`,
+  LVM: `modprobe dm_mod; export DM_DISABLE_UDEV=1; lvm pvcreate -q /dev/vdb; lvm vgcreate -q group /dev/vdb
+    lvm lvcreate -q -n data -l 100%FREE group; fs=/dev/group/data; mkfs.ext4 -q "$fs"`,
+};
+const NAMES: Record<string, string> = { xfs: "disk-1", btrfs: "disk-1", LVM: "group-data" };
+
+suite(
+  "files of a snapshot",
+  () => {
+    let box: Sandbox;
+    beforeAll(async () => {
+      box = smallSandbox();
+      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M VIRT=320M)\nRESCUE_MEMORY=512M\n");
+      await box.ok(["rescue", "build"]);
+      await box.ok(["create", "G"]);
+      await shell(`${TREE}; qemu-img convert -f raw -O qcow2 root.raw "${box.work}/disk-0.img"`, box.top);
+      await box.ok(["@backup", "Q", "--format=qcow2", "@backup", "Z", "--format=gz"]);
+    });
+    afterAll(() => box?.[Symbol.dispose]());
+
+    test("ls: names escaped, in a line each; symlinks are followed as in the guest", async () => {
+      const { stdout } = await box.ok(["snapshots", "ls", "Q", "/srv"]);
+      const shown = stdout.split("\n").map((line) => line.replace(/^.* \d\d:\d\d {2}/, ""));
+      for (const name of [String.raw`new\nline`, String.raw`esc\033[31m`, String.raw`\377`, "-rf", "suid"])
+        expect(shown).toContain(name);
+      expect(stdout).toMatch(/^-rwsr-xr-x /m);
+      expectError(await box.vm(["snapshots", "ls", "Q", "/srv/loop"]), 66, /symbolic links/);
+      expectError(await box.vm(["snapshots", "ls", "Q", "/srv/out"]), 66, /no such file/);
+    });
+
+    test("get: of any format, a file and a directory; nothing outside is reached", async () => {
+      const { stdout } = await box.ok(["snapshots", "get", "Z", "/etc/abs", "-"]);
+      expect(stdout).toBe("ID=x\n");
+      await box.ok(["snapshots", "get", "Q", "/srv", "copy"]);
+      const copy = box.path("copy");
+      expect(sha256(join(copy, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
+      expect(lstatSync(join(copy, "suid")).mode & 0o7777).toBe(0o755);
+      expect(lstatSync(join(copy, "sparse")).blocks).toBeLessThan(1000);
+      expect(readlinkSync(join(copy, "out"))).toBe("../../../../etc/passwd");
+      expect(existsSync(join(copy, "null"))).toBe(false);
+      rmSync(copy, { recursive: true });
+    });
+
+    test("restore --only replaces a directory, and leaves the rest; diff --files shows both", async () => {
+      box.write(
+        "change.job",
+        "mount-system; cd /mnt/system1; rm -r srv/sub srv/big; echo new >srv/new; echo kept >home/kept\n",
+      );
+      await box.ok(["@job", "change", "@backup", "C", "--format=qcow2"]);
+      const differ = async (to: string): Promise<string[]> =>
+        (await box.ok(["snapshots", "diff", "--files", "Q", to])).stdout.trim().split("\n");
+      expect(await differ("C")).toEqual(["A  /home/kept", "D  /srv/big", "A  /srv/new", "D  /srv/sub"]);
+      await box.ok(["@restore", "Q", "--only=/srv", "@backup", "D", "--format=qcow2"]);
+      expect(await differ("D")).toEqual(["A  /home/kept"]);
+      const { stdout } = await box.ok(["snapshots", "ls", "D", "/srv/suid", "--json"]);
+      expect(JSON.parse(stdout)).toMatchObject([{ path: "suid", mode: "4755" }]);
+      expectError(await box.vm(["restore", "Q", "--only=/none/x"]), 66, /no such file/);
+    });
+
+    test("damaged superblocks end in an error, in bounded time", async () => {
+      const image = join(box.top, "root.raw");
+      const whole = readFileSync(image);
+      for (const at of sampled([1024 + 0x18, 1024 + 0x20, 1024 + 0x58, 1024 + 0x60, 4096 + 8], 1, 1)) {
+        const bytes = Buffer.from(whole);
+        bytes.fill(0xff, at, at + 8);
+        await Bun.write(image, bytes);
+        await shell(`qemu-img convert -f raw -O qcow2 root.raw "${box.work}/disk-0.img"`, box.top);
+        await box.ok(["backup", `bad-${at}`, "--format=gz"]);
+        const { status, stderr } = await box.vm(["--timeout=120", "snapshots", "ls", `bad-${at}`, "/"]);
+        expect([0, 66, 74, 124]).toContain(status ?? -1);
+        expect(stderr).not.toMatch(/internal error/);
+      }
+      expect(names(box.tmp).filter((name) => name.includes("partial"))).toEqual([]);
+    });
+
+    testInTurn(1, 4)("other filesystems, by their names", async () => {
+      for (const what of sampled(Object.keys(FURTHER), 0, 1)) {
+        using other = smallSandbox();
+        other.environment.XDG_CACHE_HOME = join(box.home, ".cache");
+        configure(
+          other,
+          `MEMORY=64M\nPORT=\nDISKS=(VIRT=16M VIRT=320M)\nRESCUE_MEMORY=512M\nPROFILES="${join(box.home, "vm")}"\n`,
+        );
+        await other.ok(["create", "G"]);
+        other.write(
+          "fill.job",
+          `${FURTHER[what]}\nmkdir /mnt/new; mount "$fs" /mnt/new; echo ${what} >/mnt/new/data\n`,
+        );
+        await other.ok(["@job", "fill", "@backup", "S"]);
+        const { stdout } = await other.ok(["snapshots", "ls", "S"]);
+        expect(stdout).toContain(`${NAMES[what]}:/`);
+        mkdirSync(other.path("to"));
+        await other.ok(["snapshots", "get", "S", `${NAMES[what]}:/data`, "to"]);
+        expect(other.read("to/data")).toBe(`${what}\n`);
+      }
+    });
+  },
+  ["mke2fs"],
+);

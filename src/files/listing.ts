@@ -27,7 +27,7 @@ const CHUNK_BYTES = 1 << 16;
 /** Two paths of PATH_MAX, and the numbers. */
 const MAX_RECORD_BYTES = 3 * 4096;
 
-const invalid = (): VmError =>
+const invalidListing = (): VmError =>
   new VmError("io", "cannot read the listing: the rescue has written something else");
 
 /** Records of a file, each ended by a NUL. @throws 74 for one that is too long */
@@ -44,9 +44,9 @@ function* readRecords(path: string): Generator<Buffer> {
         from = end + 1;
       }
       rest = Buffer.from(rest.subarray(from));
-      if (rest.length > MAX_RECORD_BYTES) throw invalid();
+      if (rest.length > MAX_RECORD_BYTES) throw invalidListing();
     }
-    if (rest.length > 0) throw invalid();
+    if (rest.length > 0) throw invalidListing();
   } finally {
     closeSync(fd);
   }
@@ -55,7 +55,7 @@ function* readRecords(path: string): Generator<Buffer> {
 /** Pure: `PATH//TYPE MODE UID GID SIZE MTIME TARGET`, or `PATH//s SUM`. @throws 74 for anything else */
 export function parseFileRecord(record: Buffer): FileEntry | { path: Buffer; sum: string } {
   const end = record.indexOf("//");
-  if (end < 0) throw invalid();
+  if (end < 0) throw invalidListing();
   const path = Buffer.from(record.subarray(0, end));
   const facts = record.subarray(end + 2);
   const text = facts.toString("latin1");
@@ -63,7 +63,7 @@ export function parseFileRecord(record: Buffer): FileEntry | { path: Buffer; sum
   if (sum !== undefined) return { path, sum };
   const match =
     /^([a-zA-Z?]) ([0-7]{1,4}) (\d{1,10}) (\d{1,10}) (\d{1,19}) (-?\d{1,19}(?:\.\d{1,12})?) /.exec(text);
-  if (!match) throw invalid();
+  if (!match) throw invalidListing();
   const [whole, type = "", mode = "", uid, gid, size, mtime = ""] = match;
   const target = type === "l" ? Buffer.from(facts.subarray(whole.length)) : undefined;
   return {
@@ -122,7 +122,7 @@ export function decodeName(name: Buffer): string | undefined {
 /** What a terminal takes for more than text (lib/text.ts). */
 const SPECIAL = /[\\\p{Cc}\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/u;
 
-const octal = (bytes: Uint8Array): string =>
+const escapeOctal = (bytes: Uint8Array): string =>
   [...bytes].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 
 /** Pure: a name on one line, as `ls -b` shows it: special characters, and bytes that are not UTF-8, are escaped. */
@@ -130,7 +130,9 @@ export function escapeName(name: Buffer): string {
   const text = decodeName(name);
   if (text === undefined)
     return [...name]
-      .map((byte) => (byte < 0x80 ? escapeCharacter(String.fromCharCode(byte)) : octal([byte] as never)))
+      .map((byte) =>
+        byte < 0x80 ? escapeCharacter(String.fromCharCode(byte)) : escapeOctal([byte] as never),
+      )
       .join("");
   return SPECIAL.test(text) ? [...text].map(escapeCharacter).join("") : text;
 }
@@ -139,7 +141,7 @@ function escapeCharacter(character: string): string {
   if (character === "\\") return "\\\\";
   if (character === "\n") return "\\n";
   if (character === "\t") return "\\t";
-  return SPECIAL.test(character) ? octal(Buffer.from(character)) : character;
+  return SPECIAL.test(character) ? escapeOctal(Buffer.from(character)) : character;
 }
 
 const TYPES: Readonly<Record<string, string>> = { f: "-" };

@@ -89,7 +89,7 @@ async function writeOva(
   const snapshot = request.snapshot === undefined ? undefined : findSnapshot(vm.hostdir, request.snapshot);
   const settings = snapshot ? settingsOf(vm, snapshot) : vm.settings;
   const sources = snapshot
-    ? await openSnapshotDisks(context, vm, snapshot, staged)
+    ? await listOvaDisks(context, vm, snapshot, staged)
     : (await openWorking(vm)).sources
         .filter(({ disk }) => disk)
         .map(({ name, path, base }) => ({ name, image: { format: "qcow2" as const, path }, base }));
@@ -141,7 +141,7 @@ function settingsOf({ raw }: Vm, { dir }: Snapshot): Settings {
   });
 }
 
-async function openSnapshotDisks(
+async function listOvaDisks(
   context: Context,
   { hostdir }: Vm,
   snapshot: Snapshot,

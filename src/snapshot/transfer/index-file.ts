@@ -61,7 +61,7 @@ export function findNameProblem(name: unknown): string | undefined {
     : undefined;
 }
 
-const invalid = (reason: string): VmError =>
+const invalidIndex = (reason: string): VmError =>
   new VmError("io", `refusing the export: ${reason}`, { hint: "export it again" });
 
 /**
@@ -73,10 +73,10 @@ export function parseIndex(text: string): Index {
   try {
     value = JSON.parse(text) as Partial<Index>;
   } catch {
-    throw invalid(`${INDEX} is damaged`);
+    throw invalidIndex(`${INDEX} is damaged`);
   }
   if (typeof value !== "object" || value === null || typeof value.version !== "number")
-    throw invalid(`${INDEX} is damaged`);
+    throw invalidIndex(`${INDEX} is damaged`);
   if (value.version !== 1)
     throw new VmError("config", `the export was made by a newer version (format ${value.version})`, {
       hint: "use that version",
@@ -84,25 +84,25 @@ export function parseIndex(text: string): Index {
     });
   const { guest, vm, chain, files } = value;
   if (typeof guest !== "string" || typeof value.tool !== "string" || (vm !== undefined && !isUuid(vm)))
-    throw invalid(`${INDEX} is damaged`);
+    throw invalidIndex(`${INDEX} is damaged`);
   if (!Array.isArray(chain) || chain.length === 0 || chain.length > MOST_SNAPSHOTS)
-    throw invalid("it has no snapshots, or too many");
+    throw invalidIndex("it has no snapshots, or too many");
   const strange = chain.find((name) => typeof name !== "string" || !isSnapshotName(name));
-  if (strange !== undefined) throw invalid(`${JSON.stringify(strange)} cannot be a snapshot's name`);
-  if (new Set(chain).size < chain.length) throw invalid("two of its snapshots have the same name");
-  if (!Array.isArray(files)) throw invalid(`${INDEX} is damaged`);
+  if (strange !== undefined) throw invalidIndex(`${JSON.stringify(strange)} cannot be a snapshot's name`);
+  if (new Set(chain).size < chain.length) throw invalidIndex("two of its snapshots have the same name");
+  if (!Array.isArray(files)) throw invalidIndex(`${INDEX} is damaged`);
   const seen = new Set<string>();
   for (const file of files as Partial<IndexedFile>[]) {
     const { snapshot = -1, name, bytes = -1, sha256 } = file ?? {};
     const problem = findNameProblem(name);
-    if (problem !== undefined) throw invalid(problem);
+    if (problem !== undefined) throw invalidIndex(problem);
     if (!Number.isSafeInteger(snapshot) || snapshot < 0 || snapshot >= chain.length)
-      throw invalid(`${name} is in none of its snapshots`);
+      throw invalidIndex(`${name} is in none of its snapshots`);
     if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLargeMember(name!)))
-      throw invalid(`${name} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
-    if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) throw invalid(`${INDEX} is damaged`);
+      throw invalidIndex(`${name} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
+    if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) throw invalidIndex(`${INDEX} is damaged`);
     const member = memberName({ snapshot, name: name! });
-    if (seen.has(member)) throw invalid(`it has ${member} twice`);
+    if (seen.has(member)) throw invalidIndex(`it has ${member} twice`);
     seen.add(member);
   }
   return value as Index;

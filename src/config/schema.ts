@@ -219,7 +219,7 @@ export const SCHEMA = {
   UUID: keptIfChanged(uuid, "identity of the VM; read from its guest.env only"),
   LAYOUT: kept(
     layout,
-    "how devices are placed on the PCI bus: 1: at fixed addresses, 0: by qemu; read from the VM's guest.env only",
+    "how devices are placed on the PCI bus: 2: at fixed addresses, 1: the same without a generation ID, 0: by qemu; read from the VM's guest.env only",
   ),
   MAC: kept(
     mac,

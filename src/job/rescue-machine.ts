@@ -228,7 +228,7 @@ export async function resolveRescueMachine(
           },
     bootLoader: firmware || system.kind === "own" ? undefined : findBootLoader(settings.QEMUARCH),
     resumed: false,
-    generationId: system.kind === "own" && capabilities.devices.has("vmgenid"),
+    generationId: system.kind === "own" && capabilities.devices.has("vmgenid") ? "auto" : undefined,
     smbios: alone ? [] : resolveSmbios(settings),
     // Its panic is seen by the reset.
     panicDevice: undefined,

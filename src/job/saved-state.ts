@@ -71,7 +71,7 @@ export async function resumeRescue(
     (machine.firmware ? machine.firmware.vars.format === "raw" : system.vmlinux !== undefined) &&
     // A resumed kernel knows the tables of its boot.
     machine.smbios.length === 0 &&
-    machine.generationId;
+    machine.generationId !== undefined;
   if (!canSave) return undefined;
   let path: string | undefined;
   try {

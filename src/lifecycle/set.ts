@@ -97,7 +97,7 @@ function warnOfLayout({ settings: before }: Vm, { settings: after }: Vm): void {
     );
   if (before.QEMUARCH !== after.QEMUARCH)
     log.warn(`a system that was installed for ${before.QEMUARCH} may not boot on ${after.QEMUARCH}`);
-  if (before.LAYOUT !== after.LAYOUT)
+  if ((before.LAYOUT === 0) !== (after.LAYOUT === 0))
     log.warn(
       "devices move to other places: names of network interfaces and paths of disks change in the guest",
     );

@@ -40,6 +40,8 @@ export interface ArchFacts {
   smbios?: true;
   /** Device by which the guest's kernel reports a panic. */
   panicDevice?: "pvpanic" | "pvpanic-pci";
+  /** It can have qemu's device of a VM generation ID, in no PCI slot. */
+  generationId?: true;
   /** qemu's TPM 2.0 device of this machine, in no PCI slot; absent: it has none. */
   tpmDevice?: string;
   /** Its firmware can enforce Secure Boot. `smm`: in system management mode, which the machine must have then. */
@@ -81,6 +83,7 @@ const X86 = {
   usbKeyboard: false,
   smbios: true,
   panicDevice: "pvpanic",
+  generationId: true,
   tpmDevice: "tpm-crb",
   secureBoot: { smm: true },
   warm: true,

@@ -21,7 +21,7 @@ export const IMAGE_FORMATS = ["qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
 /** Numbers of layouts, as guest.env records them. */
-export const LAYOUTS = [0, 1] as const;
+export const LAYOUTS = [0, 1, 2] as const;
 export type Layout = (typeof LAYOUTS)[number];
 
 /** Guest architectures; their facts are in `arch.ts`. */
@@ -181,7 +181,7 @@ export interface SharedDisplay {
 export interface Machine {
   name: string;
   arch: Arch;
-  /** How devices are placed on the PCI bus: 0: by qemu; 1: qemu/layout.ts. */
+  /** How devices are placed on the PCI bus: 0: by qemu; from 1: qemu/layout.ts. */
   layout: Layout;
   /** Shown to the guest (DMI product UUID); absent: qemu's default. */
   uuid: string | undefined;
@@ -215,8 +215,8 @@ export interface Machine {
   bootLoader: string | undefined;
   /** Resumes a saved state: started with -incoming, waits for the state on QMP. */
   resumed: boolean;
-  /** VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
-  generationId: boolean;
+  /** UUID or `auto`: of the VM generation ID device, by which the kernel of a copy reseeds its random numbers. */
+  generationId: string | undefined;
   /** Fields of the firmware's SMBIOS tables. */
   smbios: SmbiosTable[];
   /** Device by which the guest's kernel reports a panic; absent if qemu has none for this machine. */

@@ -50,7 +50,7 @@ export function buildQemuArgv(machine: Machine, capabilities: Capabilities): str
     "-device",
     `virtio-rng-pci,rng=rng0${placed(placeOf(machine, "rng"))}`,
     ...buildChannelArgs(machine),
-    ...(machine.generationId ? ["-device", "vmgenid,guid=auto,id=generation0"] : []),
+    ...buildGenerationArgs(machine),
     ...machine.smbios.flatMap(buildSmbiosArgs),
     ...(machine.tpm ? buildTpmArgs(machine.tpm, firstFdBehind(machine.nics)) : []),
     ...buildPanicArgs(machine),
@@ -90,6 +90,12 @@ function buildPanicArgs(machine: Machine): string[] {
   if (panicDevice === undefined || extraArgs.some((word) => /^pvpanic\b/.test(word))) return [];
   const place = panicDevice === "pvpanic" ? undefined : placeOf(machine, "panic");
   return ["-device", `${panicDevice}${placed(place)}`, "-action", "panic=none"];
+}
+
+/** Not beside one of the user's own arguments: qemu takes only one. */
+function buildGenerationArgs({ generationId, extraArgs }: Machine): string[] {
+  if (generationId === undefined || extraArgs.some((word) => /^vmgenid\b/.test(word))) return [];
+  return ["-device", `vmgenid,guid=${generationId},id=generation0`];
 }
 
 /**

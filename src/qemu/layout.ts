@@ -3,7 +3,7 @@ import { MAX_NICS } from "../machine/network.ts";
 import type { Machine } from "../machine/types.ts";
 
 /**
- * Layout 1: the PCI place of each device of a machine. A guest derives names from it, as of network interfaces: a place
+ * Layouts 1 and 2: the PCI place of each device of a machine. A guest derives names from it, as of network interfaces: a place
  * never changes, and does not depend on which other devices there are. In layout 0 qemu places the devices, in order of
  * the arguments.
  */

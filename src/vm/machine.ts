@@ -6,6 +6,7 @@ import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
+import { deriveUuid } from "../lib/uuid.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
 import type { SmbiosTable } from "../machine/smbios.ts";
 import type { Arch, Disk, ImageRequest, Machine, Share, ShareRequest } from "../machine/types.ts";
@@ -19,6 +20,7 @@ import { readImageHeader, readOwnHeader } from "../qemu/image-header.ts";
 import { socketIn } from "../process/unix-socket.ts";
 import { mapLinks } from "../rescue/mapped-files.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
+import type { Mark } from "../store/mark-types.ts";
 import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
@@ -89,7 +91,7 @@ export async function resolveMachine(
     kernel: undefined,
     bootLoader: settings.UEFI ? undefined : findBootLoader(arch),
     resumed: false,
-    generationId: false,
+    generationId: chooseGenerationId(settings, work.mark, capabilities),
     smbios: resolveSmbios(settings),
     panicDevice: choosePanicDevice(settings, capabilities),
     channels: [{ name: GUEST_AGENT, socket: socketIn(work.dir, WORK.agent) }],
@@ -156,6 +158,23 @@ function choosePanicDevice(
   if (panicDevice === undefined || !devices.has(panicDevice)) return undefined;
   return panicDevice === "pvpanic-pci" && LAYOUT === 0 ? undefined : panicDevice;
 }
+
+/**
+ * A VM has another generation ID with each set of working files: a guest whose disks or RAM were restored, cloned or imported
+ * notices it, and gets new random numbers (docs/specs/vmgenid.txt of qemu).
+ */
+function chooseGenerationId(
+  { QEMUARCH, LAYOUT, UUID }: Settings,
+  { created }: Mark,
+  { devices }: Capabilities,
+): string | undefined {
+  const { generationId }: ArchFacts = ARCH[QEMUARCH];
+  const hasDevice = generationId === true && devices.has("vmgenid");
+  return hasDevice && LAYOUT >= GENERATION_LAYOUT ? deriveUuid(`${UUID} generation ${created}`) : undefined;
+}
+
+/** The first layout with a generation ID: it is one more device, that earlier VMs have not seen. */
+const GENERATION_LAYOUT = 2;
 
 /** The virtio-serial port of qemu-ga (qemu's docs/interop/qemu-ga). */
 const GUEST_AGENT = "org.qemu.guest_agent.0";

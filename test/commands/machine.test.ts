@@ -12,6 +12,7 @@ import {
 import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { findIoUringProblem } from "../../src/process/libc.ts";
+import { isUuid } from "../../src/lib/uuid.ts";
 import { updateRun } from "../../src/store/mark.ts";
 import { created as createdWith } from "../fixtures/built.ts";
 import { testWith } from "../fixtures/needs.ts";
@@ -59,6 +60,42 @@ function withIoUring(box: Sandbox): void {
 
 const aioOf = (qemu: FakeQemu, node = "disk0"): unknown =>
   JSON.parse(qemu.option("-blockdev", node)!).file.aio;
+
+/** The generation ID that the guest of the last qemu sees. */
+async function generation(box: Sandbox): Promise<string | undefined> {
+  const qemu = await box.running();
+  await box.ok("stop");
+  return /guid=([^,]+)/.exec(qemu.option("-device", "vmgenid") ?? "")?.[1];
+}
+
+describe("the generation ID", () => {
+  testWith("qemu-img")("stays at restarts, and is another one after a restore and in a clone", async () => {
+    using box = await created();
+    const first = await generation(box);
+    expect(isUuid(first)).toBe(true);
+    expect(await generation(box)).toBe(first);
+    await box.ok("backup", "S");
+    expect(await generation(box)).toBe(first);
+    await box.ok("restore", "S");
+    const restored = await generation(box);
+    expect(isUuid(restored)).toBe(true);
+    expect(restored).not.toBe(first);
+    await box.ok("clone", "../copy");
+    await box.ok("-d", "../copy", "run", "--detach");
+    const copied = box.qemus.at(-1)!.option("-device", "vmgenid");
+    expect(copied).toContain("guid=");
+    expect(copied).not.toContain(restored!);
+  });
+
+  test("VMs of earlier versions have none until told otherwise", async () => {
+    using box = await created();
+    await box.ok("set", "LAYOUT=1");
+    expect(await generation(box)).toBeUndefined();
+    const { stderr } = await box.ok("set", "LAYOUT=2");
+    expect(stderr).not.toContain("warning");
+    expect(isUuid(await generation(box))).toBe(true);
+  });
+});
 
 describe.if(findIoUringProblem() === undefined)("DISK_AIO", () => {
   test("io_uring, once set; threads from the next run", async () => {

@@ -357,8 +357,9 @@ const EXAMPLES: Record<SettingName, Examples> = {
     good: [
       ["0", 0],
       ["1", 1],
+      ["2", 2],
     ],
-    bad: ["", "2", "one"],
+    bad: ["", "3", "one"],
   },
   MAC: macExamples,
   UUID_FORMER: {

@@ -75,7 +75,7 @@ const FOREIGN: Partial<Machine> = { disks: disks("VIRT"), shares: [share("in", {
 const RESUMED: Partial<Machine> = {
   display: { kind: "serial" },
   resumed: true,
-  generationId: true,
+  generationId: "auto",
   ram: { path: "/proc/self/fd/4", shared: false },
 };
 
@@ -133,7 +133,7 @@ const PLAIN: Machine = {
   kernel: undefined,
   bootLoader: undefined,
   resumed: false,
-  generationId: false,
+  generationId: undefined,
   smbios: [],
   panicDevice: undefined,
   channels: [],
@@ -179,6 +179,13 @@ const twelve = disks(...Array.from({ length: 12 }, () => "VIRT" as const));
 /** Pinned addresses. */
 const LAYOUT_1: Record<string, Partial<Machine>> = {
   "layout-pc": ONE,
+  "layout-pc-generation": { ...ONE, layout: 2, generationId: "4e0a5f3c-7b1d-8c2e-9f60-1a2b3c4d5e6f" },
+  "layout-pc-own-generation": {
+    ...ONE,
+    layout: 2,
+    generationId: "4e0a5f3c-7b1d-8c2e-9f60-1a2b3c4d5e6f",
+    extraArgs: ["-device", "vmgenid,guid=auto"],
+  },
   "layout-pc-cd": { ...ONE, cdrom: CD },
   "layout-pc-all": {
     ...ONE,

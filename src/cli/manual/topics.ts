@@ -33,7 +33,7 @@ function describeArch(name: Arch): readonly [string, string] {
   return [name, `boots by ${ways.join(" or ")}; default disk: ${diskBus}`];
 }
 
-const archesWith = (fact: "tpmDevice" | "secureBoot"): string =>
+const archesWith = (fact: "tpmDevice" | "secureBoot" | "generationId"): string =>
   ARCHES.filter((name) => (ARCH[name] as ArchFacts)[fact] !== undefined).join(", ");
 
 export const TOPICS: readonly Topic[] = [
@@ -175,7 +175,7 @@ export const TOPICS: readonly Topic[] = [
   {
     title: "HARDWARE",
     blocks: [
-      "Each device of a VM has a fixed place on the PCI bus, whether or not a CD, a display, shares or further disks are there: names that the guest derives from it, as of network interfaces, stay. `guest.env` records the layout (LAYOUT=1). Places on a PC with BIOS and with UEFI:",
+      "Each device of a VM has a fixed place on the PCI bus, whether or not a CD, a display, shares or further disks are there: names that the guest derives from it, as of network interfaces, stay. `guest.env` records the layout (LAYOUT=2). Places on a PC with BIOS and with UEFI:",
       ...PLACED.map(([role, what]) => {
         const { bios, uefi } = describeSlot(role);
         return [what, `slot ${bios}, ${uefi}`] as const;
@@ -183,7 +183,8 @@ export const TOPICS: readonly Topic[] = [
       `At most ${PLACES.disks} disks have a place of their own (VIRT, NVME), or controllers of several disks (AHCI: 6, SCSI: 64). The number in the disk's name (\`disk-N.img\`) decides its place and serial number.`,
       "qemu reads and writes disk images on tmpfs by native requests (since Linux 6.6), elsewhere by io_uring, and by a pool of threads where the kernel or qemu does not have these, and for image files that end within a sector of 512 bytes, as foreign compressed ones may: qemu 7.2 would hang. `DISK_AIO=threads` always uses threads, `DISK_AIO=io_uring` requires io_uring. `doctor` shows what is used, `status` what the running VM has. In each case a flush of the guest returns when its data is on the host's disk.",
       "The guest's RAM is shared memory, so that `suspend` can save it at once (SHARED_RAM; off: private to qemu). With KVM such memory has huge pages only if the kernel has them for shared memory: `echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled`, as root. `WORKDIR/run-vm.sh` starts the VM with private memory.",
-      "VMs of the earlier program have this layout, too. VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
+      `Guests of ${archesWith("generationId")} have a VM generation ID (vmgenid). It changes with the working files: by restore, clone and import, not by a restart or suspend. A kernel that sees it change gets new random numbers (Linux since 5.18), and other software notices that it is a copy.`,
+      "VMs of the earlier program, and of versions of PROG before generation IDs, have the same places (LAYOUT=1). VMs of versions of PROG before layouts have none recorded: qemu places their devices (LAYOUT=0).",
       "The first network card of a new VM has a MAC address of its own, derived from the VM's UUID (MAC=auto), and the guest sees the UUID. `status --json` shows the address. `identity --new` in a copy of a VM changes both. VMs without MAC in `guest.env` have qemu's default address, the same in all VMs.",
       `\`--tpm\` (TPM=2.0) adds a TPM 2.0, emulated by \`swtpm\`, to guests of ${archesWith("tpmDevice")}. Its state is in \`WORKDIR/${WORK.tpm}\` (mode 0700) and in every snapshot; restoring a snapshot without it removes it, \`--no-tpm\` keeps it. swtpm starts before qemu and exits with it; the connection between them is inherited, so that no other process can use it; \`status\` reports an swtpm that has exited before. \`run\` and \`backup\` refuse a state that is not a regular file of at most 1 MiB with swtpm's header (exit 74), and warn of a missing one. The state is not encrypted, and the TPM has no certificate of a manufacturer. Jobs, which run another system, do not have the TPM.`,
       `\`--secure-boot\` (SECURE_BOOT=on) boots UEFI guests of ${archesWith("secureBoot")} with a firmware and keys that qemu's firmware descriptors name (\`secure-boot\`, \`enrolled-keys\`): it refuses programs that no enrolled key has signed. A new VM gets a copy of the distribution's enrolled variables. A VM that was created without Secure Boot keeps its variables, in which no key is enrolled: \`run\` warns, and names the command that starts with new ones. With enrolled keys most firmwares enforce Secure Boot after \`--no-secure-boot\`, too, until new variables are made: \`run\` warns of that, too, and \`status\` shows both. With OVMF_CODE and OVMF_VARS both files are yours; on a PC the code must then be a build that requires SMM.`,

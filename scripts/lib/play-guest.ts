@@ -5,7 +5,7 @@
  * Actions, in order:
  *   prompt:KEY:TEXT  press KEY (`c`, `ctrl-b`) until the screen shows TEXT, a prompt
  *   see:TEXT         wait until the screen shows a line that begins with TEXT
- *   type:TEXT        type TEXT and Enter
+ *   type:TEXT        type TEXT and Enter, at the prompt
  *   shot:FILE.png    save a picture of the screen
  */
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +15,7 @@ import { pngOfPpm } from "../../src/lib/png.ts";
 const LOOK_MS = 200;
 /** A key that comes before the guest listens is lost, so it is pressed again after so many looks. */
 const LOOKS_PER_KEY = 10;
-/** A guest without KVM on a busy machine is slow. */
+/** A guest without KVM on a busy machine is slow. For each action. */
 const LIMIT_MS = 180_000;
 /** Keys whose names (qemu's QKeyCode) are not the letter itself. */
 const KEYS: Record<string, string[]> = {
@@ -30,8 +30,12 @@ const KEYS: Record<string, string[]> = {
   "|": ["shift", "backslash"],
 };
 
+/** Ctrl-u empties the line, in GRUB and in iPXE. */
+const CLEAR_LINE = ["ctrl", "u"];
+
 const [pid = "", socket = "", ...actions] = process.argv.slice(2);
-const deadline = Date.now() + LIMIT_MS;
+let deadline = Date.now() + LIMIT_MS;
+let promptText = "";
 
 function isRunning(): boolean {
   try {
@@ -75,11 +79,35 @@ async function press(qmp: QmpClient, keys: readonly string[]): Promise<void> {
   await Bun.sleep(120);
 }
 
+const isSeen = async (qmp: QmpClient, text: string): Promise<boolean> =>
+  `\n${await screenText(qmp)}\n`.includes(`\n${text}`);
+
 async function see(qmp: QmpClient, text: string, key?: string): Promise<void> {
-  for (let look = 0; !`\n${await screenText(qmp)}`.includes(`\n${text}`); look++) {
+  for (let look = 0; !(await isSeen(qmp, text)); look++) {
     if (key !== undefined && look % LOOKS_PER_KEY === 0) await press(qmp, key.split("-"));
     await pause();
   }
+}
+
+/**
+ * Types at the prompt. The firmware keeps 15 keys and drops further ones, so a guest that is still at the last command is
+ * waited for, and Enter follows once the screen shows the whole line; until then it is emptied and typed again.
+ */
+async function type(qmp: QmpClient, text: string): Promise<void> {
+  for (;;) {
+    await see(qmp, `${promptText}\n\n`);
+    for (const letter of text) await press(qmp, KEYS[letter] ?? [letter]);
+    if (await isSoonSeen(qmp, `${promptText} ${text}\n\n`)) return press(qmp, ["ret"]);
+    await press(qmp, CLEAR_LINE);
+  }
+}
+
+async function isSoonSeen(qmp: QmpClient, text: string): Promise<boolean> {
+  for (let look = 0; look < LOOKS_PER_KEY; look++) {
+    if (await isSeen(qmp, text)) return true;
+    await pause();
+  }
+  return false;
 }
 
 async function saveScreen(qmp: QmpClient, file: string): Promise<void> {
@@ -95,13 +123,12 @@ async function act(qmp: QmpClient, action: string): Promise<void> {
   switch (verb) {
     case "prompt":
       await see(qmp, text, key);
-      // The key may have been pressed once too often: ctrl-u empties the line, in GRUB and in iPXE.
-      return press(qmp, ["ctrl", "u"]);
+      promptText = text;
+      return press(qmp, CLEAR_LINE); // the key may have been pressed once too often
     case "see":
       return see(qmp, rest);
     case "type":
-      for (const letter of rest) await press(qmp, KEYS[letter] ?? [letter]);
-      return press(qmp, ["ret"]);
+      return type(qmp, rest);
     case "shot":
       return saveScreen(qmp, rest);
     default:
@@ -113,7 +140,10 @@ let doing = "connect";
 let qmp: QmpClient | undefined;
 
 async function actAll(client: QmpClient): Promise<void> {
-  for (doing of actions) await act(client, doing);
+  for (doing of actions) {
+    deadline = Date.now() + LIMIT_MS;
+    await act(client, doing);
+  }
 }
 
 try {

@@ -13,14 +13,20 @@ start_servant() {
   exec {ERRANDS}<> <(:) {DONE}<> <(:)
   # shellcheck disable=SC2016 # expanded by the inner shell
   "${BUSYBOX[@]}" sh -c 'while read -r line; do eval "$line" </dev/null >/dev/null 2>&1; echo "$line"; done' <&"$ERRANDS" >&"$DONE" {ERRANDS}>&- {DONE}>&- &
+  SERVANT=$!
 }
 
 send_errand() { echo "$*" >&"$ERRANDS"; }
 
-# Waits until that one is done.
+# Waits until that one is done. A job may have killed the servant.
 await_errand() {
   local line=
-  until [ "$line" = "$*" ]; do read -r line <&"$DONE"; done
+  until [ "$line" = "$*" ]; do
+    read -rt 1 line <&"$DONE" && continue
+    kill -0 "$SERVANT" 2>/dev/null && continue
+    eval "$*"
+    return
+  done
 }
 
 errand() {
@@ -45,18 +51,22 @@ mount_shares() {
 }
 
 # Ready for any machine: this state is saved, and each job resumes it with disks that did not exist before. The host sends
-# the number of disks, the time, and a random seed.
+# the number of disks, the time, a random seed, and `offline` for a job without network, which has no card then.
 wait_for_go() {
-  local word='' time seed
+  local word='' time seed network card
   echo ready >&"$CONTROL"
   until [ "$word" = go ]; do
-    read -r word RESCUE_DISKS time seed <&"$CONTROL" || nap 0.005
+    read -r word RESCUE_DISKS time seed network <&"$CONTROL" || nap 0.005
   done
-  SET_TIME="date -s @${time%.*}"
+  SET_TIME="/usr/bin/date -s @$time || date -s @${time%.*}"
   send_errand "$SET_TIME"
   echo "$seed" >/dev/urandom
   RANDOM=$((16#${seed:0:8}))
   echo 1 >/sys/bus/pci/rescan
+  [ "$network" = offline ] || return
+  for card in /sys/class/net/*/device; do
+    [ ! -e "$card" ] || echo 1 >"$card/../remove"
+  done
 }
 
 # Sets DISKS: an address on the SCSI bus, a namespace of NVMe, a virtio disk.

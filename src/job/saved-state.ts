@@ -206,7 +206,8 @@ async function resume(
     const { qmp } = running;
     await loadDevices(qmp, DEVICES_FD, running.ended, false);
     const time = (Date.now() / 1000).toFixed(3);
-    control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}`);
+    const network = booted.nics.length > 0 ? "" : " offline";
+    control.send(`go ${booted.disks.length} ${time} ${randomBytes(64).toString("hex")}${network}`);
     const plugs = buildHotpluggedDevices(resumed).map((device) => ["device_add", device] as const);
     const links = booted.nics.length > 0 ? [] : [linkCommand(1, "down")];
     await Promise.all(qmp.executeBatch([...links, ...plugs, ["cont"]]));

@@ -109,6 +109,8 @@ export interface Nic {
   forwards: string[];
   /** Of a network among VMs: a pipe that qemu holds open, as a member. Absolute. */
   lifeline?: string;
+  /** After a migration the guest is not asked to announce its address (VIRTIO_NET_F_GUEST_ANNOUNCE). */
+  announced?: false;
 }
 
 /** When a machine boots from the network, by its first card. */

@@ -354,6 +354,10 @@ describe("a saved state", () => {
     expect(resumed.requests.map(({ execute }) => execute)).toEqual(
       expect.arrayContaining(["migrate-incoming", "cont"]),
     );
+    // The number of disks, the time, a seed.
+    expect(resumed.heard["control.sock"]).toContainEqual(
+      expect.stringMatching(/^go 1 \d+\.\d{3} [0-9a-f]{128}$/),
+    );
     expect(saved.argv.join(" ")).toContain("share=on");
     expect(resumed.argv.join(" ")).toContain("share=off");
     const warmDirectory = join(box.home, ".cache/vm/warm");
@@ -368,6 +372,15 @@ describe("a saved state", () => {
     ).detail;
     expect(detail).toContain(`${warmDirectory}: 1 saved state, `);
     expect(detail).toContain(`rm -r ${warmDirectory}`);
+  });
+
+  test("without a network the rescue removes its card", async () => {
+    using box = await withWarm();
+    box.qemu = warm({ answers: { set_link: () => ({}) } });
+    for (const _ of ["saves", "uses"]) await box.ok("--no-netdev", "job", "check");
+    const { heard, requests } = box.qemus.at(-1)!;
+    expect(heard["control.sock"]).toContainEqual(expect.stringMatching(/^go 1 .* offline$/));
+    expect(requests.map(({ execute }) => execute).join(" ")).toContain("set_link cont");
   });
 
   test("of a job that was killed is not there, and its leftovers are removed", async () => {

@@ -235,6 +235,24 @@ suite("jobs", () => {
       await untilQuiet(box);
     });
 
+    test("resumed: a job that kills what the rescue has started, one without network, one that powers off", async () => {
+      // One more for the state, should this test run alone.
+      box.write("nic.job", "set +f; echo /sys/class/net/*\n");
+      expect((await box.ok(["job", "nic"])).stdout).toBe("/sys/class/net/eth0 /sys/class/net/lo\n");
+      expect((await box.ok(["--no-netdev", "job", "nic"])).stdout).toBe("/sys/class/net/lo\n");
+      box.write(
+        "kills.job",
+        `set +ef; for exe in /proc/[0-9]*/exe; do
+           pid=\${exe%/exe}; pid=\${pid#/proc/}
+           if [ "$pid" -gt 1 ] && [ "$(readlink "$exe")" = /usr/bin/busybox ]; then kill -9 "$pid"; fi
+         done; exit 7\n`,
+      );
+      expect((await box.vm(["--timeout=60", "job", "kills"])).status).toBe(7);
+      box.write("off.job", "poweroff -f; sleep 100\n");
+      // A reset of the card: a qemu may crash.
+      expectError(await box.vm(["job", "off"]), 74, /without a status of the job off \(qemu exited: guest-/);
+    });
+
     test.each(["SIGINT", "SIGTERM"] as const)("%s stops the job cleanly", async (signal) => {
       box.write("stopped.job", "mkdir /mnt/x; mount -t tmpfs tmpfs /mnt/x; echo waiting; sleep 100\n");
       rmSync(box.path(".work/.out"), { recursive: true, force: true });

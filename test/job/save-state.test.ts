@@ -40,6 +40,8 @@ test("a resumed machine begins with the devices of the saved one, which has noth
   expect(saved.join(" ")).toMatch(/virtio-net-pci\S* .*mount_tag=in\S* .*mount_tag=out\S*$/);
   expect(resumed.slice(0, saved.length)).toEqual(saved);
   expect(resumed.slice(saved.length).join(" ")).toContain("mount_tag=mirror");
+  // As nothing is announced after the state is loaded, qemu 7.2 would crash when such a card is reset.
+  expect(saved.find((device) => device.startsWith("virtio-net-pci"))).toContain("guest_announce=off");
 });
 
 test("all jobs share one saved machine, whatever their network and their disks", () => {

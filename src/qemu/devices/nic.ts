@@ -42,11 +42,12 @@ function buildNetdev({ number, network: { kind, name } }: Nic, fd: string) {
 }
 
 /** Properties of `-device` and `device_add`. */
-const buildDevice = (machine: Placed, { number, mac }: Nic) => ({
+const buildDevice = (machine: Placed, { number, mac, announced }: Nic) => ({
   driver: "virtio-net-pci",
   netdev: netdevOf(number),
   id: nicDevice(number),
   ...(mac !== undefined && { mac }),
+  ...(announced === false && { guest_announce: "off" as const }),
   ...placeOfNic(machine, number),
 });
 

@@ -56,6 +56,7 @@ check   static_busybox         busybox-static              busybox           bus
 check   cpio                   cpio                        cpio              cpio                    cpio               cpio
 check   pgrep                  procps                      procps            procps-ng               procps             procps-ng
 check   zstd                   zstd                        zstd              zstd                    zstd               zstd
+check   xmllint                libxml2-utils               xml-utils         libxml2                 libxml2-tools      libxml2
 check   jq                     jq                          jq                jq                      jq                 jq
 check   dnsmasq                dnsmasq-base                dnsmasq           dnsmasq                 dnsmasq            dnsmasq
 check   passt                  passt                       passt             passt                   passt              passt

@@ -16,6 +16,7 @@ import {
 } from "../../test/e2e/faults-sweeps.ts";
 import { sweepChanges } from "../../test/e2e/changed-machine.ts";
 import { sweepFlips } from "../../test/e2e/flip-faults.ts";
+import { sweepExportFull, sweepExportKills } from "../../test/e2e/export-faults.ts";
 import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../test/e2e/full-faults.ts";
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
@@ -35,6 +36,7 @@ const USAGE = `usage: scripts/soak [options]
                    ram:suspend ram:snapshots ram:clones)
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
+                   export (exports and imports: --kills=N of each, and too little room; also export:import pipe:kill)
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
@@ -229,7 +231,7 @@ async function disturbAll(): Promise<void> {
       pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
     );
   };
-  if (!["kills", "mix", "full", "flips"].some(sweepWanted)) return;
+  if (!["kills", "mix", "full", "flips", "export"].some(sweepWanted)) return;
   await using labs = new SoakLabs(parent);
   let tallies = new Map<string, Tally>();
   const sweep: SoakSweep = {
@@ -276,6 +278,11 @@ async function disturbAll(): Promise<void> {
       await sweepSmallLive(sweep, steps);
     } else console.log("  no loop device can be had here: small ext4 filesystems are left out");
     await sweepErrors(sweep, steps * 2);
+    lines();
+  }
+  if (sweepWanted("export")) {
+    await sweepExportKills(sweep, kills);
+    if (mountable && (await canLoop())) await sweepExportFull(sweep, quick ? 1 : Number(values.steps));
     lines();
   }
   if (sweepWanted("flips")) {

@@ -12,7 +12,7 @@ export interface BytesJob {
   bytes: number;
   /** Bytes of `from` to skip, from its present position; for a file, by lseek(2). */
   skip?: number;
-  /** Make holes of zeroes, and sync: for a new file. */
+  /** Make holes of zeroes: for a new file, which the caller syncs if it must last. */
   file?: boolean;
 }
 
@@ -41,7 +41,7 @@ export async function copyBytes(job: BytesJob, follow?: (done: number) => void):
   const flags = ["fullblock", "count_bytes", ...(skip > 0 ? ["skip_bytes"] : [])].join(",");
   const argv = ["dd", `bs=${file ? "64K" : "256K"}`, `iflag=${flags}`, `count=${bytes}`, "status=none"];
   if (skip > 0) argv.push(`skip=${skip}`);
-  if (file) argv.push("conv=sparse,fsync");
+  if (file) argv.push("conv=sparse");
   const child = start(argv, { stdin: from, stdout: to });
   const watched = file ? 1 : 0;
   const base = file ? 0 : skip;

@@ -7,7 +7,7 @@ import { parseXml } from "../../src/lifecycle/ova/xml.ts";
 import { buildTarHeader } from "../../src/lib/tar.ts";
 import { sha256 } from "../../src/lib/crypto.ts";
 import { buildOvf } from "../../src/snapshot/transfer/ovf.ts";
-import { ovf1, ovf2, tarOf, vmdkOf, writeOva } from "../fixtures/ova.ts";
+import { ovf1, ovf2, tarOf, validateOvf, vmdkOf, writeOva } from "../fixtures/ova.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
 import { buildOnce, DISK_BYTES, qemuImg, seen, writeDisk } from "./snapshots.ts";
 
@@ -100,6 +100,40 @@ describe("export --format=ova", () => {
     // Seven disks at most on one SCSI controller.
     expect(text.match(/SCSI controller \d/g)).toEqual(["SCSI controller 0", "SCSI controller 1"]);
   });
+});
+
+const hasXmllint = Bun.which("xmllint") !== null || process.env.CI === "true";
+
+describe.skipIf(!hasXmllint)("descriptors by the grammar of OVF", () => {
+  const disk = { file: "d.vmdk", fileBytes: 7, virtualBytes: 1 << 20 };
+  const buses = ["AHCI", "NVME", "SCSI", "USB", "VIRT"] as const;
+  const built = (efi: boolean, nics: number, disks: number): string =>
+    buildOvf({
+      name: "R & D",
+      processors: 2,
+      memoryMiB: 64,
+      efi,
+      secureBoot: efi,
+      nics,
+      disks: Array.from({ length: disks }, (_, at) => ({ ...disk, bus: buses[at % buses.length]! })),
+    });
+
+  test.each<[string, string]>([
+    ["ours", built(false, 1, 1)],
+    ["ours by UEFI, with all kinds of disks", built(true, 3, 40)],
+    ["ours without cards", built(false, 0, 1)],
+    ["that of OVF 1.0", ovf1("disk.vmdk", DISK_BYTES)],
+    ["that of OVF 2.0", ovf2("disk.vmdk", DISK_BYTES)],
+    ["that of a compressed disk", ovf1("disk.vmdk", DISK_BYTES, 'ovf:compression="gzip"')],
+  ])("%s is valid", (_, text) => expect(validateOvf(text)).toBe(""));
+
+  test.each<[string, (text: string) => string]>([
+    ["an item without a name", (text) => text.replace(/<rasd:ElementName>[^<]*<.rasd:ElementName>/, "")],
+    ["another order", (text) => text.replace(/(<rasd:InstanceID>.*)\n(.*ResourceType>)/, "$2\n$1")],
+    ["no id of the disk", (text) => text.replace(/ ovf:diskId="[^"]*"/, "")],
+    ["no References", (text) => text.replace(/<References>[^]*<.References>/, "")],
+    ["a size that is no number", (text) => text.replace(/ovf:size="\d+"/, 'ovf:size="x"')],
+  ])("one with %s is not", (_, change) => expect(validateOvf(change(built(true, 1, 1)))).not.toBe(""));
 });
 
 const ovf = (): string => ovf1("disk.vmdk", DISK_BYTES);

@@ -78,8 +78,8 @@ export async function contentOfDisk(image: string): Promise<string> {
  */
 function settingsSum(path: string): string {
   const lines = readFileSync(path, "utf8").split("\n");
-  const ignored = /^(?:#|UUID=|UUID_FORMER=|VM_FORMAT=|\s*$)/;
-  const text = lines.join("\n").replace(/^IMAGE_FORMATS=(?:\([^)]*\)|.*)$/m, "");
+  const ignored = /^(?:#|UUID=|VM_FORMAT=|\s*$)/;
+  const text = lines.join("\n").replaceAll(/^(?:IMAGE_FORMATS|UUID_FORMER)=(?:\([^)]*\)|.*)$/gm, "");
   return digest(
     text
       .split("\n")

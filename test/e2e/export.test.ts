@@ -4,7 +4,7 @@ import { copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "n
 import { dirname, join, resolve } from "node:path";
 import { ovf1, ovf2, tarOf, vmdkOf } from "../fixtures/ova.ts";
 import { binary, type Sandbox } from "./harness.ts";
-import { expectError, installed, names, runNumber, shell, suite } from "./tools.ts";
+import { expectError, installed, names, shell, suite } from "./tools.ts";
 
 let box: Sandbox;
 const vm = resolve(binary);
@@ -22,18 +22,17 @@ async function line(text: string): Promise<void> {
   if (status !== 0) throw new Error(`${text}: ${status}\n${stderr}`);
 }
 
-/** Its guest boots from the disk, and counts one more. */
-async function expectBoots(name: string, run: number, ...options: string[]): Promise<void> {
-  await box.ok([...options, "run"], { cwd: place(name) });
+/** Its guest boots from the disk, where it has counted one boot. */
+async function expectBoots(name: string): Promise<void> {
+  await box.ok(["run"], { cwd: place(name) });
   const console = readFileSync(join(place(name), ".work/console.log"), "utf8").replaceAll("\r", "");
-  expect(console).toContain(`RUN ${run}\n`);
+  expect(console).toContain("RUN 2\n");
 }
 
 suite("export and import", () => {
   beforeAll(async () => {
     box = await installed();
     await box.ok(["backup", "--format=qcow2"]);
-    expect(runNumber(box)).toBeGreaterThan(0);
   });
   afterAll(() => box?.[Symbol.dispose]());
 
@@ -41,7 +40,7 @@ suite("export and import", () => {
     await line("vm export S0 | vm import - ../snapshot");
     await line("vm export | vm import - ../working");
     for (const name of ["snapshot", "working"]) {
-      await expectBoots(name, runNumber(box) + 1);
+      await expectBoots(name);
       await box.ok(["verify", "--all"], { cwd: place(name) });
     }
     expect(names(box.path("backups"))).toEqual(["LAST", "S0"]);
@@ -106,7 +105,7 @@ suite("export and import", () => {
     );
     await box.ok(["import", place("one.ova"), place("one")]);
     await box.ok(["--no-uefi", "import", place("two.ova"), place("two")]);
-    for (const name of ["one", "two"]) await expectBoots(name, runNumber(box) + 1);
+    for (const name of ["one", "two"]) await expectBoots(name);
   });
 
   test("an export to a directory that does not exist fails", async () => {

@@ -73,7 +73,8 @@ export async function canLoop(): Promise<boolean> {
   }
 }
 
-function saysNoSpace({ argv, status, stderr, signal }: Ran): string[] {
+/** Problems with how a command ended that had too little room. */
+export function saysNoSpace({ argv, status, stderr, signal }: Ran): string[] {
   if (status === 0) return [];
   // A failed write of restic is a failed write of the program.
   const allowed = argv.includes("push") ? [73, 74] : [73];

@@ -88,15 +88,16 @@ async function importTo(one: Import): Promise<void> {
     remove(staged);
   } catch (error) {
     const visible = lstatOf(join(directory, HOST.backups)) !== undefined;
-    const continues = source.length !== undefined && canContinue(error) && lstatOf(staged) !== undefined;
+    const hint = visible
+      ? `its snapshots are there; restore the last one: ${commandLineFor(directory, "restore")}`
+      : "free some space and run the command again";
+    const failure = fileError(CANNOT, error, hint);
+    const continues = source.length !== undefined && canContinue(failure) && lstatOf(staged) !== undefined;
     if (!visible && !continues) {
       removeQuietly(staged);
       withdraw();
     }
-    const hint = visible
-      ? `its snapshots are there; restore the last one: ${commandLineFor(directory, "restore")}`
-      : "free some space and run the command again";
-    throw fileError(CANNOT, error, hint);
+    throw failure;
   }
   const { index } = read;
   log.success(

@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { closeSync, fstatSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { sha256 } from "../../lib/crypto.ts";
 import { VmError } from "../../lib/errors.ts";
@@ -8,7 +8,7 @@ import { parseTarHeader, TAR_BLOCK, TAR_END, tarPadding } from "../../lib/tar.ts
 import type { ByteSource } from "../../process/byte-source.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { computeSum } from "../../store/checksums.ts";
-import { createFile, syncDirectory, writeNew } from "../../store/files.ts";
+import { createFile, syncDescriptor, syncDirectory, writeNew } from "../../store/files.ts";
 import { remove } from "../../store/remove.ts";
 import type { Meter } from "../../vm/context.ts";
 import {
@@ -94,7 +94,7 @@ export async function receive(
   rmSync(join(staged, RECEIVING), { force: true });
   const sums = new Map<string, Promise<string>>([[INDEX, Promise.resolve(sha256(text))]]);
   let done = 0;
-  // The checksum of a file is computed while the next one is received.
+  // A file is written back while its checksum is computed, and both while the next one is received.
   let before: Promise<unknown> = Promise.resolve();
   try {
     for (const file of index.files) {
@@ -102,14 +102,15 @@ export async function receive(
       await expectBytes(source, memberHeader(name, file.bytes), name);
       const path = join(staged, name);
       const kept = lstatOf(path)?.isFile() === true && statSync(path).size === file.bytes;
+      let written: Promise<unknown> | undefined;
       if (kept) await source.skip(file.bytes, `cannot read ${source.name}`);
-      else await receiveFile(source, staged, file, (part) => meter.update(done + part));
+      else ({ written } = await receiveFile(source, staged, file, (part) => meter.update(done + part)));
       await expectBytes(source, Buffer.alloc(tarPadding(file.bytes)), name);
       await before;
       const sum = sumOf(staged, file, kept);
       sums.set(name, sum);
-      sum.catch(() => {});
-      before = sum;
+      before = Promise.all([sum, written]);
+      before.catch(() => {});
       done += file.bytes;
       meter.update(done);
     }
@@ -130,22 +131,28 @@ export async function receive(
   return new Map(await Promise.all([...sums].map(async ([name, sum]) => [name, await sum] as const)));
 }
 
+/** @returns `written` once it is durable: what was not is found by its checksum, after a crash of the host */
 async function receiveFile(
   source: ByteSource,
   staged: string,
   file: IndexedFile,
   follow: (done: number) => void,
-): Promise<void> {
+): Promise<{ written: Promise<void> }> {
   const name = memberName(file);
   const path = join(staged, RECEIVING);
   const fd = createFile(path);
   try {
-    await source.copyTo(fd, file.bytes, `cannot receive ${name}`, follow);
-  } finally {
+    if (file.bytes <= MAX_SMALL_BYTES) writeFileSync(fd, await readExactly(source, file.bytes));
+    else await source.copyTo(fd, file.bytes, `cannot receive ${name}`, follow);
+    if (fstatSync(fd).size !== file.bytes) throw truncatedExport();
+    renameSync(path, join(staged, name));
+  } catch (error) {
     closeSync(fd);
+    throw error;
   }
-  if (statSync(path).size !== file.bytes) throw truncatedExport();
-  renameSync(path, join(staged, name));
+  const written = syncDescriptor(fd).finally(() => closeSync(fd));
+  written.catch(() => {});
+  return { written };
 }
 
 /** @throws 74 if a file differs from the index; it is removed, so that it is received again */
@@ -154,5 +161,10 @@ async function sumOf(staged: string, file: IndexedFile, kept: boolean): Promise<
   const sum = await computeSum(path, file.bytes);
   if (sum !== undefined && (file.sha256 === undefined || sum === file.sha256)) return sum;
   rmSync(path, { force: true });
-  throw refused(`the checksum of ${memberName(file)} is wrong${kept ? " in what was received before" : ""}`);
+  const wrong = `the checksum of ${memberName(file)} is wrong`;
+  if (!kept) throw refused(wrong);
+  throw new VmError("io", `cannot continue the import: ${wrong} in what was received before`, {
+    brief: TRUNCATED,
+    hint: "run the command again: it receives that file anew",
+  });
 }

@@ -56,7 +56,7 @@ export async function openSnapshotDisks(
   if (packed.length > 0) {
     const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
     requireSpace(context.tmpdir, needed, `unpack ${snapshot.name}`, "tmpdir");
-    await fillStage(context, snapshot, packed, stage);
+    await fillStage(context, snapshot, packed, stage, false, "unpack");
   }
   await Promise.all(
     images.map(({ name, virtualBytes }) => createImage(join(stage.dir, name), { sizeBytes: virtualBytes })),

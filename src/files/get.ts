@@ -139,12 +139,21 @@ function nameOf(path: string): string {
 async function unpackArchive(archive: string, into: string, count: number, what: string): Promise<void> {
   const owner = process.geteuid!() === 0 ? "--same-owner" : "--no-same-owner";
   const members = Array.from({ length: count }, (_, index) => String(index));
-  await exec(["tar", "-x", "-p", owner, "--numeric-owner", "-C", into, "-f", archive, "--", ...members], {
-    what,
-  });
+  await extract(archive, into, [owner, "-p"], members, what);
   const find = (...words: string[]): Promise<unknown> => exec(["find", into, "-xdev", ...words], { what });
   if (process.geteuid!() === 0) await find("(", "-type", "b", "-o", "-type", "c", ")", "-delete");
   await find("-type", "f", "-perm", "/6000", "-exec", "chmod", "ug-s", "{}", "+");
+}
+
+async function extract(
+  archive: string,
+  into: string,
+  options: readonly string[],
+  members: readonly string[],
+  what: string,
+): Promise<void> {
+  const argv = ["tar", "-x", ...options, "--numeric-owner", "-C", into, "-f", archive, "--", ...members];
+  await exec(argv, { what });
 }
 
 /** A directory is renamed into another one only by who may write to it. */
@@ -160,7 +169,8 @@ function moveIntoPlace(from: string, target: string): void {
 async function writeStream(archive: string, into: string, path: string): Promise<void> {
   mkdirSync(into, { mode: 0o700 });
   const what = `cannot get ${plain(path)}`;
-  await unpackArchive(archive, into, 1, what);
+  // It gets no name, so that neither its owner nor its mode matters.
+  await extract(archive, into, ["--no-same-owner", "--no-same-permissions"], ["0"], what);
   const file = join(into, "0");
   if (!lstatSync(file).isFile())
     throw new VmError("noInput", `${what}: it is no regular file`, {

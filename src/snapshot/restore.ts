@@ -236,16 +236,20 @@ export function listStored(snapshot: Snapshot, ram = false): RestoreJob[] {
   });
 }
 
-/** @param mapsRam RAM that is stored as it is will be mapped from the snapshot, and is not copied */
+/**
+ * @param mapsRam RAM that is stored as it is will be mapped from the snapshot, and is not copied
+ * @param doing what the progress line says
+ */
 export async function fillStage(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly RestoreJob[],
   stage: Pick<Stage, "dir">,
   mapsRam = false,
+  doing = "restore",
 ): Promise<void> {
   const total = jobs.reduce((sum, job) => sum + job.bytes, 0);
-  const meter = context.meter(`restore ${snapshot.name}`, total);
+  const meter = context.meter(`${doing} ${snapshot.name}`, total);
   const stop = new AbortController();
   // Both read the same files: the second one reads the page cache.
   const ram = jobs.some(({ name }) => isStateName(name));

@@ -38,7 +38,7 @@ suite(
     let box: Sandbox;
     beforeAll(async () => {
       box = smallSandbox();
-      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M VIRT=320M)\nRESCUE_MEMORY=512M\n");
+      configure(box, "MEMORY=64M\nPORT=\nDISKS=(VIRT=64M)\nRESCUE_MEMORY=512M\n");
       await box.ok(["rescue", "build"]);
       await box.ok(["create", "G"]);
       await shell(`${TREE}; qemu-img convert -f raw -O qcow2 root.raw "${box.work}/disk-0.img"`, box.top);

@@ -10,14 +10,15 @@ import { benchRam } from "./bench-ram.ts";
 import { benchList } from "./bench-list.ts";
 import { benchSnapshots } from "./bench-snapshots.ts";
 import { benchSnapshotsList } from "./bench-snapshots-list.ts";
+import { benchExport } from "./bench-export.ts";
 import { benchSparse } from "./bench-sparse.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|many|jobs|ram|disks]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|export|many|jobs|ram|disks]
   disks         the speed of guests' disks, beside other programs' arguments: 25 minutes, on a quiet machine
   --quick       less data, fewer rounds: to see that it works
-  --rounds=N    rounds of backup and restore (1; sparse: at least 3); the start-up times take 40 in any case, with
+  --rounds=N    rounds of backup and restore (1; sparse, export: at least 3); the start-up times take 40 in any case, with
                 --quick 10
   --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
   --data=MIB    MiB of real files on the big disk (1100, quick 150); the disks are kept in .cache/bench`;
@@ -45,6 +46,7 @@ const PARTS = [
   "snapshots",
   "images",
   "sparse",
+  "export",
   "many",
   "jobs",
   "ram",
@@ -65,7 +67,7 @@ exitOnSignals();
 const { bavail, bsize } = statfsSync(cache);
 // The disk, its copy, pigz's and our snapshot, and both unpacked; the two small ones are half of it together.
 const needed = mebibytes * 2 ** 20 * 7;
-if (["all", "snapshots", "images", "sparse", "disks"].includes(part) && bavail * bsize < needed) {
+if (["all", "snapshots", "images", "sparse", "export", "disks"].includes(part) && bavail * bsize < needed) {
   console.error(`bench: ${cache} needs ${formatSize(needed)} of room; --data=MIB takes less`);
   process.exit(73);
 }
@@ -78,6 +80,8 @@ if (["all", "snapshots"].includes(part)) await benchSnapshots({ cache, scratch, 
 if (["all", "images"].includes(part)) await benchImages({ cache, scratch, mebibytes, rounds });
 if (["all", "sparse"].includes(part))
   await benchSparse({ cache, scratch, mebibytes, rounds: part === "sparse" ? Math.max(rounds, 3) : 3 });
+if (["all", "export"].includes(part))
+  await benchExport({ cache, scratch, mebibytes, rounds: part === "export" ? Math.max(rounds, 3) : 3 });
 if (["all", "ram"].includes(part)) await benchRam(values.quick ? 2 : 5);
 if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.

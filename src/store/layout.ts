@@ -162,6 +162,12 @@ export const SNAPSHOT = {
   protected: "PROTECTED",
 } as const;
 
+/** Is this file of a snapshot one that others, which are written or mapped, depend on as it is? It is read-only. */
+export const isFinalFile = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || file === STATE.ram;
+
+/** Is it a disk, UEFI variables or RAM? All other files of a snapshot are small. */
+export const isLargeFile = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || isFinalFile(file);
+
 /** Name of a disk in a qcow2 snapshot. */
 export const imageName = (disk: string): string => disk.replace(/\.img$/, SNAPSHOT.qcow2);
 

@@ -306,6 +306,25 @@ describe("what was interrupted continues", () => {
     expect(bytes(box, "continued")).toEqual([1, 2, 3]);
     expect(readdirSync(place(box, "continued")).toSorted()).toEqual([".work", "backups"]);
   });
+
+  test("an import receives again what a crash of the host has damaged", async () => {
+    await box.ok("export", "S2", "-o", "../good-again.vm");
+    const whole = join(box.top, "good-again.vm");
+    const path = join(box.top, "cut.vm");
+    writeFileSync(path, readFileSync(whole).subarray(0, Math.floor(statSync(whole).size * 0.8)));
+    await box.ends(74, ["import", path, "../crashed"], "it is truncated");
+    const kept = join(place(box, "crashed"), ".vm-partial-import/0/disk-0.qcow2");
+    writeFileSync(kept, Buffer.alloc(statSync(kept).size));
+    writeFileSync(path, readFileSync(whole));
+    await box.ends(
+      74,
+      ["import", path, "../crashed"],
+      "in what was received before",
+      "run the command again",
+    );
+    await box.ends(0, ["import", path, "../crashed"], "continuing an interrupted import");
+    expect(bytes(box, "crashed")).toEqual([1, 2, 3]);
+  });
 });
 
 test("headers of GNU tar are read, and those made here are its own", () => {

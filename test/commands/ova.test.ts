@@ -119,9 +119,9 @@ describe.skipIf(!hasXmllint)("descriptors by the grammar of OVF", () => {
     });
 
   test.each<[string, string]>([
-    ["ours", built(false, 1, 1)],
-    ["ours by UEFI, with all kinds of disks", built(true, 3, 40)],
-    ["ours without cards", built(false, 0, 1)],
+    ["one of this program", built(false, 1, 1)],
+    ["one by UEFI, with all kinds of disks", built(true, 3, 40)],
+    ["one without cards", built(false, 0, 1)],
     ["that of OVF 1.0", ovf1("disk.vmdk", DISK_BYTES)],
     ["that of OVF 2.0", ovf2("disk.vmdk", DISK_BYTES)],
     ["that of a compressed disk", ovf1("disk.vmdk", DISK_BYTES, 'ovf:compression="gzip"')],

@@ -1,4 +1,4 @@
-/** Exports and imports that are killed (SIGKILL) at random times, and on file systems that are too small for them. */
+/** Exports and imports that are killed (SIGKILL) at random times, and on filesystems that are too small for them. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { contentOfDirectory } from "./disk-oracle.ts";
@@ -57,6 +57,9 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   },
 };
 
+/** For a sample. */
+export const EXPORT_SCENARIOS: readonly string[] = Object.keys(SCENARIOS);
+
 const OFF = { inplace: false };
 
 class ExportLab {
@@ -101,7 +104,7 @@ class ExportLab {
     });
   }
 
-  /** Do the original and what became of the copy hold together at once? */
+  /** Do the original and the copy, as far as it exists, hold together at once? */
   async judgeAtOnce({ holds, snapshots }: Scenario): Promise<string[]> {
     const { lab, copy } = this;
     const wrong = await lab.quiet();
@@ -199,7 +202,7 @@ export async function sweepExportKills(
 ): Promise<void> {
   const random = seededRandom(seed + 5);
   for (const [name, scenario] of Object.entries(SCENARIOS)) {
-    if (!wanted(`export:${name}`)) continue;
+    if (!wanted(`export:${name}:kill`)) continue;
     const lab = new ExportLab(await labs.get(OFF));
     await lab.load();
     const { seconds } = await lab.run(scenario);

@@ -5,6 +5,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
+import { EXPORT_SCENARIOS, sweepExportKills } from "./export-faults.ts";
 import { sweepFlips } from "./flip-faults.ts";
 import { sweepChanges } from "./changed-machine.ts";
 import { binary } from "./harness.ts";
@@ -12,7 +13,7 @@ import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
 import { sweepMix } from "./mixed-faults.ts";
 import { SoakLabs, type SoakSweep } from "./soak-lab.ts";
-import { isTurn, rootTest, seed, suiteInTurn, testInTurn } from "./tools.ts";
+import { isTurn, rootTest, sampled, seed, suiteInTurn, testInTurn, turnsOf } from "./tools.ts";
 
 suiteInTurn(1)(
   "a VM survives",
@@ -71,6 +72,14 @@ suiteInTurn(1)(
       expect(points).toBe(3);
     });
 
+    testInTurn(3, 8)("kill -9 at random times of exports and imports", async () => {
+      const names = sampled(EXPORT_SCENARIOS, 0, 3, turnsOf(8));
+      const wanted = (name: string): boolean => names.includes(name.split(":")[1]!);
+      const { wrong, points } = await collect((sweep) => sweepExportKills({ ...sweep, wanted }, 1));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(names.length);
+    });
+
     testInTurn(3, 8)("changes at random to its hardware while it runs", async () => {
       const { wrong, points } = await collect((sweep) =>
         sweepChanges(sweep, { changes: 12, each: 6, uefi: isTurn(3, 16) }),
@@ -102,6 +111,8 @@ suiteInTurn(1)(
           "full:backup incremental:tmpdir:vm1/backups",
           "full:restore gz:tmpdir:work",
           "full:destroy:tmpdir:calls",
+          "export:import pipe:full copies",
+          "export:export OVA:full vm1",
           "full:merge:tmpdir:calls",
         ]
           // Two of them at each turn.

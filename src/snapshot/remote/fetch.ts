@@ -19,7 +19,7 @@ import {
   syncDirectory,
   syncFile,
 } from "../../store/files.ts";
-import { HOST, LAST, PARTIAL, SNAPSHOT, STATE } from "../../store/layout.ts";
+import { HOST, isFinalFile, isLargeFile, LAST, PARTIAL, SNAPSHOT, STATE } from "../../store/layout.ts";
 import { parseManifest, type Manifest } from "../../store/manifest.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -119,7 +119,7 @@ export function requireValidRemote(root: string, wanted: string): string[] {
 function requirePlainFile(path: string, file: string, name: string): void {
   const stats = lstatSync(path);
   if (!isPlainName(file) || !stats.isFile()) throw invalidSnapshot(name, `${plain(file)} is no regular file`);
-  if (!isLarge(file) && stats.size > MAX_SMALL_BYTES)
+  if (!isLargeFile(file) && stats.size > MAX_SMALL_BYTES)
     throw invalidSnapshot(name, `${file} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
 }
 
@@ -156,7 +156,7 @@ async function refuseLarge(
   for (const line of stdout.split("\n")) {
     if (!line.includes('"size"')) continue;
     const { path = "", size = 0 } = JSON.parse(line) as { path?: string; size?: number };
-    if (size > MAX_SMALL_BYTES && !isLarge(path))
+    if (size > MAX_SMALL_BYTES && !isLargeFile(basename(path)))
       throw invalidSnapshot(name, `${path} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
   }
 }
@@ -200,12 +200,6 @@ function manifestIn(dir: string): Manifest | undefined {
   return text === undefined ? undefined : parseManifest(text, dir);
 }
 
-/** Is it a disk, UEFI variables or RAM? All other files of a snapshot are small. */
-const isLarge = (file: string): boolean => file.endsWith(SNAPSHOT.gz) || isReadOnly(file);
-
-/** Other files, which are being written or mapped, depend on these as they are. */
-const isReadOnly = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || basename(file) === STATE.ram;
-
 /**
  * Checks a fetched, untrusted snapshot, and makes the caller its owner.
  * @returns false if it exists here already
@@ -218,7 +212,7 @@ async function acceptFetched(dir: string, name: string, backups: string): Promis
     requirePlainFile(path, file, name);
     lchownSync(path, uid, gid);
     if (file === STATE.ram) await digHoles(path);
-    chmodSync(path, isReadOnly(file) ? 0o400 : 0o600);
+    chmodSync(path, isFinalFile(file) ? 0o400 : 0o600);
   }
   lchownSync(dir, uid, gid);
   chmodSync(dir, 0o700);

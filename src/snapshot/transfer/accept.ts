@@ -6,7 +6,7 @@ import { readSmall } from "../../lib/read-file.ts";
 import { parseImage } from "../../machine/parse.ts";
 import { listDirectory } from "../../store/files.ts";
 import { readValues } from "../../store/guest-env.ts";
-import { HOST, isDiskName, SNAPSHOT, STATE } from "../../store/layout.ts";
+import { HOST, isDiskName, isFinalFile, SNAPSHOT } from "../../store/layout.ts";
 import { parseManifest } from "../../store/manifest.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import { loadSums } from "../../store/checksums.ts";
@@ -17,9 +17,6 @@ const refuseReceived = (name: string, reason: string): VmError =>
   new VmError("io", `refusing the export: its ${name} is not a valid snapshot: ${reason}`, {
     hint: "check where it comes from, and export it again",
   });
-
-/** Other files, which are being written or mapped, depend on these as they are. */
-const isFinalFile = (file: string): boolean => file.endsWith(SNAPSHOT.qcow2) || file === STATE.ram;
 
 /**
  * Checks received, untrusted snapshots: each file by the snapshot's own list, the chain, the headers of the images, and

@@ -9,7 +9,7 @@ import { formatSize } from "../../lib/size.ts";
 import { buildTarHeader, MAX_TAR_NAME } from "../../lib/tar.ts";
 import { isPlainName } from "../../lib/text.ts";
 import { isUuid } from "../../lib/uuid.ts";
-import { SNAPSHOT, STATE } from "../../store/layout.ts";
+import { isLargeFile } from "../../store/layout.ts";
 import { isSnapshotName } from "../../store/snapshots.ts";
 
 export const INDEX = "vm-export.json";
@@ -47,10 +47,6 @@ export const memberHeader = (name: string, bytes: number): Buffer => buildTarHea
 export const formatIndex = (index: Index): string => `${JSON.stringify(index, null, 1)}\n`;
 
 const MOST_SNAPSHOTS = 1000;
-
-/** Is it a disk, UEFI variables or RAM? All other files of a snapshot are small. */
-const isLargeMember = (name: string): boolean =>
-  name.endsWith(SNAPSHOT.gz) || name.endsWith(SNAPSHOT.qcow2) || name === STATE.ram;
 
 /** Why a file cannot be a member; undefined if it can. */
 export function findNameProblem(name: unknown): string | undefined {
@@ -98,7 +94,7 @@ export function parseIndex(text: string): Index {
     if (problem !== undefined) throw invalidIndex(problem);
     if (!Number.isSafeInteger(snapshot) || snapshot < 0 || snapshot >= chain.length)
       throw invalidIndex(`${name} is in none of its snapshots`);
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLargeMember(name!)))
+    if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLargeFile(name!)))
       throw invalidIndex(`${name} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) throw invalidIndex(`${INDEX} is damaged`);
     const member = memberName({ snapshot, name: name! });

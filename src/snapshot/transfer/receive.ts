@@ -165,6 +165,6 @@ async function sumOf(staged: string, file: IndexedFile, kept: boolean): Promise<
   if (!kept) throw refused(wrong);
   throw new VmError("io", `cannot continue the import: ${wrong} in what was received before`, {
     brief: TRUNCATED,
-    hint: "run the command again: it receives that file anew",
+    hint: "run the command again: it receives that file again",
   });
 }

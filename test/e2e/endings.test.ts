@@ -58,10 +58,18 @@ interface End {
   changes?: (lab: EndingsLab) => boolean;
 }
 
-/** Commands that change nothing: what they say cannot be wrong about it. */
 const removeClone = (lab: EndingsLab): void =>
   rmSync(join(lab.box.top, "web"), { recursive: true, force: true });
 
+const removeExport = (lab: EndingsLab): void => rmSync(join(lab.box.top, "web.vm"), { force: true });
+
+async function makeExport(lab: EndingsLab): Promise<void> {
+  removeClone(lab);
+  rmSync(join(lab.box.top, "in.vm"), { force: true });
+  await lab.box.ok(["export", "S0", "-o", "../in.vm"]);
+}
+
+/** Commands that change nothing: what they say cannot be wrong about it. */
 const PRINTERS = ["completion", "config", "doctor", "list", "man", "self-check", "status"];
 
 const has = (lab: EndingsLab, ...names: string[]): boolean =>
@@ -791,6 +799,50 @@ const TABLE: readonly Row[] = [
         status: 73,
         args: ["clone", "../tmp/.."],
         before: removeClone,
+      },
+    ],
+  },
+  {
+    command: "export",
+    args: ["export", "S0", "-o", "../web.vm"],
+    from: "off",
+    said: /^exported S0 /,
+    done: (lab) => existsSync(join(lab.box.top, "web.vm")),
+    ends: [
+      { how: "done", status: 0, before: removeExport },
+      {
+        how: "refused: no such snapshot",
+        status: 66,
+        args: ["export", "S9", "-o", "../web.vm"],
+        before: removeExport,
+      },
+      {
+        how: "refused: the file exists",
+        status: 73,
+        args: ["export", "S0", "-o", "../tmp/../tmp"],
+        before: removeExport,
+      },
+    ],
+  },
+  {
+    command: "import",
+    args: ["import", "../in.vm", "../web"],
+    from: "off",
+    said: /^imported /,
+    done: (lab) => existsSync(join(lab.box.top, "web/.work/guest.env")),
+    ends: [
+      { how: "done", status: 0, before: makeExport },
+      {
+        how: "refused: no such file",
+        status: 66,
+        args: ["import", "../none.vm", "../web"],
+        before: makeExport,
+      },
+      {
+        how: "refused: the directory is not empty",
+        status: 73,
+        args: ["import", "../in.vm", "../tmp/.."],
+        before: makeExport,
       },
     ],
   },

@@ -1,4 +1,5 @@
 /** `run --from`: test/e2e/from.test.ts has the same with guests. */
+import { join } from "node:path";
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { Sandbox } from "../fixtures/sandbox.ts";
@@ -24,7 +25,7 @@ test.each(["qcow2", "gz"])(
     const argv = qemu.argv.join(" ");
     expect(argv).toContain("restrict=on");
     expect(argv).not.toMatch(/hostfwd|9p|fsdev/);
-    expect(argv).toContain(`${temporary(box)[0]}/work/disk-0.img`);
+    expect(argv).toContain(join(temporary(box)[0]!, "work", "disk-0.img"));
     // Another command leaves it alone; the lock is free.
     await box.ok("backup", "S1");
     expect(temporary(box)).toHaveLength(1);

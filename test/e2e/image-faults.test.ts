@@ -24,7 +24,7 @@ suiteInTurn(1)("faults in qcow2 snapshots", () => {
     expect(points).toBe(7);
   });
 
-  if (isTurn(3, 8))
+  if (isTurn(1, 8))
     rootTest("a disk that is full half-way", async () => {
       await sweepFull({ lab, seed, point }, 1);
       expect(wrong).toEqual([]);

@@ -70,7 +70,7 @@ suite("clones of a snapshot with RAM", () => {
     await clone.ok("stop", "--force");
   });
 
-  testInTurn(1)("kill -9 of clone --run: complete clones or none, each resumed once", async () => {
+  testInTurn(1, 4)("kill -9 of clone --run: complete clones or none, each resumed once", async () => {
     const wrong: string[] = [];
     const point = (name: string, found: readonly string[]): void =>
       void wrong.push(...found.map((text) => `${name}: ${text}`));

@@ -1,7 +1,6 @@
-import { toJson } from "../lib/json.ts";
 import type { Context } from "../vm/context.ts";
 import { openScratch } from "./disks.ts";
-import { listInRescue, startPrinting } from "./list.ts";
+import { listInRescue, printItems } from "./list.ts";
 import { compareEntries, entryToJson, escapeName, readListing, type FileEntry } from "./listing.ts";
 import type { DiffRequest } from "./request.ts";
 import { withPlace, withSnapshot } from "./snapshot.ts";
@@ -20,22 +19,14 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
     const b = await withPlace(context, vm, { name: to, remote: request.remote }, (other) =>
       listInRescue(context, vm, other, after, listed),
     );
-    const print = startPrinting(context);
-    let any = false;
-    if (json) print("[");
-    for (const [change, old, now] of mergeListings(readListing(a), readListing(b))) {
-      if (json) {
-        const facts = {
-          change,
-          ...(old && { from: entryToJson(old) }),
-          ...(now && { to: entryToJson(now) }),
-        };
-        print(`${any ? "," : ""}\n${toJson(facts).trimEnd()}`);
-      } else print(`${change}  /${escapeName((now ?? old)!.path)}\n`);
-      any = true;
-    }
-    if (json) print(any ? "\n]\n" : "]\n");
-    print();
+    printItems(context, mergeListings(readListing(a), readListing(b)), json, {
+      toLine: ([change, old, now]) => `${change}  /${escapeName((now ?? old)!.path)}`,
+      toFacts: ([change, old, now]) => ({
+        change,
+        ...(old && { from: entryToJson(old) }),
+        ...(now && { to: entryToJson(now) }),
+      }),
+    });
   });
 }
 

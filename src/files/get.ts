@@ -1,4 +1,4 @@
-import { chmodSync, lstatSync, renameSync, statSync } from "node:fs";
+import { chmodSync, closeSync, lstatSync, mkdirSync, readSync, renameSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { JobLogWriter } from "../job/output.ts";
 import { commandLine } from "../lib/command-line.ts";
@@ -14,8 +14,7 @@ import { isTerminal } from "../process/terminal.ts";
 import { allocatedBytes, fileError, requireSpace } from "../store/files.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
-import { closeSync, mkdirSync, readSync } from "node:fs";
-import { detached, openScratch, openSnapshotDisks } from "./disks.ts";
+import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
 import { openPartial } from "./partial.ts";
 import type { GetRequest } from "./request.ts";
 import { createResult, readCount, runFilesJob } from "./run.ts";
@@ -51,14 +50,12 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
   });
 }
 
-type ScratchOf = ReturnType<typeof openScratch>;
-
 /** Has the rescue put files into a tar archive, as members `0`, `1` …. @returns its path */
 export async function packFiles(
   context: Context,
   vm: Vm,
   { snapshot, hostdir }: SnapshotPlace,
-  { stage, work }: ScratchOf,
+  { stage, work }: Scratch,
   paths: readonly string[],
   everything = false,
 ): Promise<string> {
@@ -158,12 +155,12 @@ async function extract(
 
 /** A directory is renamed into another one only by who may write to it. */
 function moveIntoPlace(from: string, target: string): void {
-  const { mode } = lstatSync(from);
-  const isDirectory = lstatSync(from).isDirectory();
+  const stats = lstatSync(from);
+  const isDirectory = stats.isDirectory();
   requireFree(target);
   if (isDirectory) chmodSync(from, 0o700);
   renameSync(from, target);
-  if (isDirectory) chmodSync(target, mode & 0o7777);
+  if (isDirectory) chmodSync(target, stats.mode & 0o7777);
 }
 
 async function writeStream(archive: string, into: string, path: string): Promise<void> {

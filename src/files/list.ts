@@ -70,28 +70,32 @@ export async function listFiles(context: Context, request: ListRequest): Promise
     const listed = { operation: "list", paths: [path], oneLevel: !recursive } as const;
     const file = await listInRescue(context, vm, place, scratch, listed);
     const name = basename(path) || "/";
-    const print = startPrinting(context);
-    let first = true;
-    if (json) print("[");
-    for (const entry of readListing(file)) {
-      if (json) print(`${first ? "" : ","}\n${toJson(entryToJson(entry, name)).trimEnd()}`);
-      else print(`${formatEntry(entry, escapeName(Buffer.from(name)))}\n`);
-      first = false;
-    }
-    if (json) print(first ? "]\n" : "\n]\n");
-    print();
+    const shown = escapeName(Buffer.from(name));
+    printItems(context, readListing(file), json, {
+      toLine: (entry) => formatEntry(entry, shown),
+      toFacts: (entry) => entryToJson(entry, name),
+    });
   });
 }
 
-/** Prints in pieces; without a text, what is left. */
-export function startPrinting(context: Context): (text?: string) => void {
-  let piece = "";
-  return (text) => {
-    piece += text ?? "";
-    if (piece.length < PIECE_BYTES && text !== undefined) return;
-    if (piece !== "") context.print(piece);
+/** Prints items while they are read: a line each, or as elements of a JSON array. */
+export function printItems<T>(
+  context: Context,
+  items: Iterable<T>,
+  json: boolean,
+  { toLine, toFacts }: { toLine: (item: T) => string; toFacts: (item: T) => unknown },
+): void {
+  let piece = json ? "[" : "";
+  let between = "";
+  for (const item of items) {
+    piece += json ? `${between}\n${toJson(toFacts(item)).trimEnd()}` : `${toLine(item)}\n`;
+    between = ",";
+    if (piece.length < PIECE_BYTES) continue;
+    context.print(piece);
     piece = "";
-  };
+  }
+  if (json) piece += between === "" ? "]\n" : "\n]\n";
+  if (piece !== "") context.print(piece);
 }
 
 function printVolumes(context: Context, file: string, json: boolean): void {

@@ -1,7 +1,6 @@
 import { closeSync, constants, ftruncateSync, linkSync, mkdirSync, openSync, renameSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Machine } from "../machine/types.ts";
-import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { saveDevices, saveRam, sendDevicesDescriptor } from "../qemu/ram-state.ts";
@@ -19,6 +18,7 @@ import {
 } from "../rescue/warm-state.ts";
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { lockTemporary, removeAbandoned } from "../store/abandoned.ts";
 import {
   createFile,
   freeBytes,
@@ -34,8 +34,6 @@ import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machin
 const READY_MS = 120_000;
 /** Space for a state: what the rescue touches of its RAM, and reserve. Without it, a write to the RAM would kill qemu. */
 const NEEDED_BYTES = 768 << 20;
-/** Age of a partial state from which it may be another process's leftover. */
-const NEW_MS = 10_000;
 /** A filesystem in memory: the boot takes longer if its RAM is a file on a disk. */
 const MEMORY = "/dev/shm";
 /** The RAM's descriptor in the machine that is saved. */
@@ -105,12 +103,12 @@ export class NewState {
   ) {
     const ramBytes = run.machine.memoryMiB * 2 ** 20;
     const directory = dirname(path);
-    removeAbandoned(directory);
+    removeAbandoned(directory, PARTIAL);
     this.#beside = join(directory, `${PARTIAL}${process.pid}`);
     removeQuietly(this.#beside);
     mkdirSync(this.#beside, { mode: 0o700 });
     mkdirSync(join(this.#beside, NO_SHARE), { mode: 0o700 });
-    this.#lock = lockPartial(this.#beside);
+    this.#lock = lockTemporary(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;
     const ram = memory ?? createFile(join(this.#beside, WARM_FILES.ram));
@@ -235,31 +233,5 @@ function linkState(from: string, to: string): void {
     renameSync(beside, to);
   } catch {
     removeQuietly(beside);
-  }
-}
-
-/** Held while the directory is written to. @returns undefined if the filesystem cannot lock directories */
-function lockPartial(directory: string): number | undefined {
-  let fd: number | undefined;
-  try {
-    fd = openSync(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    if (flock(fd, LOCK_EX | LOCK_NB)) return fd;
-  } catch {
-    // As below.
-  }
-  if (fd !== undefined) closeSync(fd);
-  return undefined;
-}
-
-/** Removes what killed processes have left. */
-function removeAbandoned(directory: string): void {
-  for (const name of listDirectory(directory)) {
-    const path = join(directory, name);
-    const stats = name.startsWith(PARTIAL) ? lstatOf(path) : undefined;
-    if (!stats || Date.now() - stats.mtimeMs < NEW_MS) continue;
-    const lock = lockPartial(path);
-    if (lock === undefined) continue;
-    removeQuietly(path);
-    closeSync(lock);
   }
 }

@@ -3,7 +3,7 @@ import { hasErrno, reasonOf, usageError, VmError } from "../lib/errors.ts";
 import { fileKindOf } from "../lib/read-file.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { copyBytes } from "./copy-bytes.ts";
-import { interruption } from "./signals.ts";
+import { interruption, throwIfInterrupted } from "./signals.ts";
 import { isTerminal } from "./terminal.ts";
 
 /** A file or a pipe that is read from its start to its end: small pieces here, large ones by another program. */
@@ -42,6 +42,18 @@ export function openBytes(path: string | undefined, usage: string): ByteSource {
   throw new VmError("noInput", `cannot read ${path}: it is ${fileKindOf(stats)}, not a regular file`, {
     hint: "give it as stdin, with - for the file",
   });
+}
+
+/** Reads exactly so many bytes. @throws the given error at the end of the source, or after a stop signal */
+export async function readExactly(
+  source: ByteSource,
+  bytes: number,
+  truncated: () => Error,
+): Promise<Buffer> {
+  const found = await source.read(bytes);
+  throwIfInterrupted();
+  if (found.length < bytes) throw truncated();
+  return found;
 }
 
 class FileSource implements ByteSource {

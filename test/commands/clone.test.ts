@@ -14,20 +14,9 @@ import {
 import { join } from "node:path";
 import { readSeed } from "../../src/vm/seed-volume.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { addRepository, buildOnce, seen, writeDisk, written } from "./snapshots.ts";
+import { buildChain, addRepository, buildOnce, seen, written } from "./snapshots.ts";
 
-/** S0 is gz, S1 qcow2, S2 its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
-const source = (conf = ""): Promise<Sandbox> =>
-  buildOnce("clone", conf, async (box) => {
-    await box.ok("create", "G");
-    writeDisk(box, 0, 1);
-    await box.ok("backup", "S0");
-    for (const at of [1, 2]) {
-      writeDisk(box, at, at + 1);
-      await box.ok("backup", `S${at}`, "--format=qcow2");
-    }
-    writeDisk(box, 3, 4);
-  });
+const source = (conf = ""): Promise<Sandbox> => buildChain("clone", conf);
 
 const place = (box: Sandbox, name: string): string => join(box.top, name);
 const at = async <T = any>(box: Sandbox, name: string, ...words: string[]): Promise<T> =>

@@ -17,20 +17,9 @@ import { join } from "node:path";
 import { buildTarHeader, parseTarHeader, tarLength } from "../../src/lib/tar.ts";
 import { sha256 } from "../../src/lib/crypto.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { buildOnce, edit, seen, writeDisk } from "./snapshots.ts";
+import { buildChain, edit, seen } from "./snapshots.ts";
 
-/** S0 is gz, S1 qcow2, S2 its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
-const source = (): Promise<Sandbox> =>
-  buildOnce("export", "", async (box) => {
-    await box.ok("create", "G");
-    writeDisk(box, 0, 1);
-    await box.ok("backup", "S0");
-    for (const at of [1, 2]) {
-      writeDisk(box, at, at + 1);
-      await box.ok("backup", `S${at}`, "--format=qcow2");
-    }
-    writeDisk(box, 3, 4);
-  });
+const source = (): Promise<Sandbox> => buildChain("export");
 
 const place = (box: Sandbox, name: string): string => join(box.top, name);
 const bytes = (box: Sandbox, name: string): number[] => seen(box, join(place(box, name), ".work/disk-0.img"));

@@ -9,19 +9,9 @@ import { sha256 } from "../../src/lib/crypto.ts";
 import { buildOvf } from "../../src/snapshot/transfer/ovf.ts";
 import { ovf1, ovf2, tarOf, validateOvf, vmdkOf, writeOva } from "../fixtures/ova.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
-import { buildOnce, DISK_BYTES, qemuImg, seen, writeDisk } from "./snapshots.ts";
+import { buildChain, DISK_BYTES, qemuImg, seen } from "./snapshots.ts";
 
-const source = (): Promise<Sandbox> =>
-  buildOnce("ova", "", async (box) => {
-    await box.ok("create", "R & D");
-    writeDisk(box, 0, 1);
-    await box.ok("backup", "S0");
-    for (const at of [1, 2]) {
-      writeDisk(box, at, at + 1);
-      await box.ok("backup", `S${at}`, "--format=qcow2");
-    }
-    writeDisk(box, 3, 4);
-  });
+const source = (): Promise<Sandbox> => buildChain("ova", "", "R & D");
 
 let box: Sandbox;
 beforeAll(async () => {

@@ -67,3 +67,16 @@ export function addRepository(box: Sandbox): void {
   chmodSync(join(box.top, "password"), 0o640);
   box.configure(`SNAPSHOT_REPO=${repo}\nSNAPSHOT_PASSWORD_FILE=${join(box.top, "password")}\n`);
 }
+
+/** A VM with S0 (gz), S1 (qcow2) and S2, its child; the guest's first bytes are 1, 12, 123, those of the working disk 1234. */
+export const buildChain = (key: string, conf = "", guest = "G"): Promise<Sandbox> =>
+  buildOnce(key, conf, async (box) => {
+    await box.ok("create", guest);
+    writeDisk(box, 0, 1);
+    await box.ok("backup", "S0");
+    for (const at of [1, 2]) {
+      writeDisk(box, at, at + 1);
+      await box.ok("backup", `S${at}`, "--format=qcow2");
+    }
+    writeDisk(box, 3, 4);
+  });

@@ -3,9 +3,7 @@
  * printed at the start and after each change, with the first 32 bits of the sector `FAR_SECTOR`, as `COUNT FAR` in hexadecimal. On
  * COM1 it takes: `w` adds 1 to the count, `q` turns the machine off.
  */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { assemble } from "./assemble.ts";
 
 /** 12 MiB: far from what the BIOS reads. */
 export const FAR_SECTOR = 24576;
@@ -65,18 +63,7 @@ disk:	mov si, packet
 	int 0x13
 	ret
 
-hex:	mov cx, 8
-.digit:	rol eax, 4
-	push eax
-	and al, 15
-	add al, '0'
-	cmp al, '9'
-	jbe .put
-	add al, 'a' - '0' - 10
-.put:	call putc
-	pop eax
-	loop .digit
-	ret
+%include "hex.asm"
 
 packet:	db 16, 0
 	dw 1, count, 0
@@ -87,16 +74,7 @@ packet:	db 16, 0
 `;
 
 /** Builds the boot sector with nasm. */
-export async function buildCountGuest(): Promise<Buffer> {
-  const directory = mkdtempSync(join(tmpdir(), "count-guest-"));
-  try {
-    writeFileSync(join(directory, "count.asm"), SOURCE);
-    await Bun.$`nasm -f bin -I${import.meta.dir}/ -o ${directory}/count.bin ${directory}/count.asm`.quiet();
-    return Buffer.from(await Bun.file(join(directory, "count.bin")).arrayBuffer());
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-}
+export const buildCountGuest = (): Promise<Buffer> => assemble(SOURCE);
 
 /** What the guest has printed, oldest first. */
 export const readCounts = (console: string): { count: number; far: string }[] =>

@@ -3,9 +3,8 @@
  * boots, keeps it only in RAM, and counts, 18 times a second: first in RAM, then in sector 1 of its first disk (`number count`,
  * little-endian, 32 bits each). For each byte that it receives on COM1 it prints `=NUMBER COUNT` in hexadecimal.
  */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { assemble } from "./assemble.ts";
+import { closeSync, openSync, readSync } from "node:fs";
 
 const SOURCE = `
 bits 16
@@ -47,18 +46,7 @@ main:	print "RAM", LF
 	print "DISK ERROR", LF
 	jmp hang
 
-hex:	mov cx, 8
-.digit:	rol eax, 4
-	push eax
-	and al, 15
-	add al, '0'
-	cmp al, '9'
-	jbe .put
-	add al, 'a' - '0' - 10
-.put:	call putc
-	pop eax
-	loop .digit
-	ret
+%include "hex.asm"
 
 packet:	db 16, 0
 	dw 1, record, 0
@@ -69,16 +57,7 @@ packet:	db 16, 0
 `;
 
 /** Builds the boot sector with nasm. */
-export async function buildRamGuest(): Promise<Buffer> {
-  const directory = mkdtempSync(join(tmpdir(), "ram-guest-"));
-  try {
-    writeFileSync(join(directory, "ram.asm"), SOURCE);
-    await Bun.$`nasm -f bin -I${import.meta.dir}/ -o ${directory}/ram.bin ${directory}/ram.asm`.quiet();
-    return Buffer.from(await Bun.file(join(directory, "ram.bin")).arrayBuffer());
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-}
+export const buildRamGuest = (): Promise<Buffer> => assemble(SOURCE);
 
 /** What the guest says of itself, or what its disk says. */
 export interface RamRecord {

@@ -5,9 +5,8 @@ import { MAX_SMALL_BYTES, openForReading } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
 import { parseTarHeader, TAR_BLOCK, tarPadding, type TarMember } from "../../lib/tar.ts";
 import { isPlainName, plain } from "../../lib/text.ts";
-import type { ByteSource } from "../../process/byte-source.ts";
+import { readExactly, type ByteSource } from "../../process/byte-source.ts";
 import { exec } from "../../process/exec.ts";
-import { throwIfInterrupted } from "../../process/signals.ts";
 import { createFile, requireSpace, writeNew } from "../../store/files.ts";
 import type { Context } from "../../vm/context.ts";
 import { parseOvfDescriptor, type OvfDescriptor } from "./descriptor.ts";
@@ -19,12 +18,8 @@ const MAX_PAX_BYTES = 1 << 16;
 const refuseOva = (reason: string): VmError => new VmError("io", `refusing the OVA: ${reason}`);
 const truncatedOva = (): VmError => refuseOva("it is truncated");
 
-async function readWholly(source: ByteSource, bytes: number): Promise<Buffer> {
-  const found = await source.read(bytes);
-  throwIfInterrupted();
-  if (found.length < bytes) throw truncatedOva();
-  return found;
-}
+const readWholly = (source: ByteSource, bytes: number): Promise<Buffer> =>
+  readExactly(source, bytes, truncatedOva);
 
 /** Data of a small member. */
 async function readSmallMember(
@@ -81,17 +76,16 @@ async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
   throw refuseOva("it has too many members");
 }
 
-/** An OVA's descriptor, and the files that it needs, in `staged`. */
-export interface Unpacked {
-  descriptor: OvfDescriptor;
-}
-
 /**
  * Unpacks the descriptor and the disks, and compares them with the manifest if there is one.
- * @param staged a new directory of this user
- * @throws 73 without space, 74 if it is damaged, truncatedOva, or has anything but plain files
+ * @param staged a new directory of this user, for them
+ * @throws 73 without space, 74 if it is damaged, truncated, or has anything but plain files
  */
-export async function unpackOva(context: Context, source: ByteSource, staged: string): Promise<Unpacked> {
+export async function unpackOva(
+  context: Context,
+  source: ByteSource,
+  staged: string,
+): Promise<OvfDescriptor> {
   const first = await nextMember(source);
   if (!first?.name.toLowerCase().endsWith(".ovf")) throw refuseOva("its first member is no OVF descriptor");
   const text = await readSmallMember(source, first, MAX_SMALL_BYTES);
@@ -113,7 +107,7 @@ export async function unpackOva(context: Context, source: ByteSource, staged: st
   const missing = [...wanted].find((name) => !seen.has(name));
   if (missing !== undefined) throw refuseOva(`${missing} is missing`);
   if (manifest !== undefined) await compareManifest(staged, manifest, [first.name, ...wanted]);
-  return { descriptor };
+  return descriptor;
 }
 
 async function unpackMember(

@@ -46,8 +46,7 @@ export async function importOva(context: Context, { file, directory: typed }: Ov
       const staged = join(directory, `${PARTIAL}import`);
       mkdirSync(staged, { mode: 0o700 });
       try {
-        const { descriptor } = await unpackOva(context, source, staged);
-        await makeFrom(here, directory, staged, descriptor);
+        await makeFrom(here, directory, staged, await unpackOva(context, source, staged));
       } finally {
         removeQuietly(staged);
       }

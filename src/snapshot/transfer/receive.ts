@@ -5,8 +5,7 @@ import { VmError } from "../../lib/errors.ts";
 import { lstatOf, MAX_SMALL_BYTES, readSmallBytes } from "../../lib/read-file.ts";
 import { formatSumLine } from "../../lib/sha256sums.ts";
 import { parseTarHeader, TAR_BLOCK, TAR_END, tarPadding } from "../../lib/tar.ts";
-import type { ByteSource } from "../../process/byte-source.ts";
-import { throwIfInterrupted } from "../../process/signals.ts";
+import { readExactly, type ByteSource } from "../../process/byte-source.ts";
 import { computeSum } from "../../store/checksums.ts";
 import { createFile, syncDescriptor, syncDirectory, writeNew } from "../../store/files.ts";
 import { remove } from "../../store/remove.ts";
@@ -27,7 +26,7 @@ const RECEIVING = "receiving";
 const refused = (reason: string): VmError =>
   new VmError("io", `refusing the export: ${reason}`, { hint: "export it again, or copy the file again" });
 
-/** Tells an export that is truncatedExport, whose first part can be used, from a damaged one. */
+/** Tells an export that is truncated, whose first part can be used, from a damaged one. */
 export const TRUNCATED = "it is truncated";
 
 const truncatedExport = (): VmError =>
@@ -36,17 +35,12 @@ const truncatedExport = (): VmError =>
     hint: "copy the rest of it, and run the command again: what was received is kept for a file",
   });
 
-async function readExactly(source: ByteSource, bytes: number): Promise<Buffer> {
-  const found = await source.read(bytes);
-  throwIfInterrupted();
-  if (found.length < bytes) throw truncatedExport();
-  return found;
-}
+const readPart = (source: ByteSource, bytes: number): Promise<Buffer> =>
+  readExactly(source, bytes, truncatedExport);
 
 /** Compares bytes that follow from what came before. */
 async function expectBytes(source: ByteSource, expected: Buffer, what: string): Promise<void> {
-  if (!(await readExactly(source, expected.length)).equals(expected))
-    throw refused(`it is damaged at ${what}`);
+  if (!(await readPart(source, expected.length)).equals(expected)) throw refused(`it is damaged at ${what}`);
 }
 
 /** The first member. @throws 74 for anything but an export */
@@ -61,7 +55,7 @@ export async function readIndex(source: ByteSource): Promise<{ index: Index; tex
   }
   if (first.bytes > MAX_SMALL_BYTES || !memberHeader(INDEX, first.bytes).equals(header))
     throw refused(`it is damaged at ${INDEX}`);
-  const bytes = await readExactly(source, first.bytes);
+  const bytes = await readPart(source, first.bytes);
   await expectBytes(source, Buffer.alloc(tarPadding(first.bytes)), INDEX);
   return { index: parseIndex(bytes.toString()), text: bytes.toString() };
 }
@@ -83,7 +77,7 @@ export function prepare(staged: string, { index, text }: { index: Index; text: s
  * Receives all files, and checks that nothing is missing or changed. Those that an earlier attempt received are read, and
  * not received again.
  * @returns the checksums by member
- * @throws 73 without space, 74 if the export is truncatedExport or damaged
+ * @throws 73 without space, 74 if the export is truncated or damaged
  */
 export async function receive(
   source: ByteSource,
@@ -142,7 +136,7 @@ async function receiveFile(
   const path = join(staged, RECEIVING);
   const fd = createFile(path);
   try {
-    if (file.bytes <= MAX_SMALL_BYTES) writeFileSync(fd, await readExactly(source, file.bytes));
+    if (file.bytes <= MAX_SMALL_BYTES) writeFileSync(fd, await readPart(source, file.bytes));
     else await source.copyTo(fd, file.bytes, `cannot receive ${name}`, follow);
     if (fstatSync(fd).size !== file.bytes) throw truncatedExport();
     renameSync(path, join(staged, name));

@@ -22,7 +22,7 @@ export function lockTemporary(path: string): number | undefined {
   return undefined;
 }
 
-/** Removes those in a directory that nobody has locked. @param isOurs whether one may be removed */
+/** Removes those in a directory that no process has locked. @param isOurs whether one may be removed */
 export function removeAbandoned(
   directory: string,
   prefix: string,

@@ -50,7 +50,7 @@ test.each<[string, (image: Buffer) => void]>([
   ["with a table beyond its end", (image) => image.writeBigUInt64BE(1n << 40n, 2 * CLUSTER)],
   ["with a huge L1 table", (image) => image.writeBigUInt64BE(1n << 62n, 24)],
   [
-    "with more tables than it has room for",
+    "with more tables than fit in it",
     (image) => {
       const table = image.readBigUInt64BE(2 * CLUSTER);
       for (let entry = 0; entry < 8; entry++) image.writeBigUInt64BE(table, 2 * CLUSTER + entry * 8);

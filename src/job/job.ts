@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
-import { EXIT, VmError } from "../lib/errors.ts";
+import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -15,6 +15,7 @@ import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, replaceVolatile } from "../store/files.ts";
+import { appendHistory } from "../store/history.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
@@ -104,12 +105,16 @@ export async function jobVm(
       keepFormats(vm, work, machine.disks);
       await requireFreeForwards(machine.nics.flatMap(({ forwards }) => forwards));
       const jobLog = new JobLogWriter();
-      const status = await runRescue(
-        context,
-        work,
-        { job: name, rescue, machine, capabilities },
-        jobLog.write,
-      );
+      const record = (status: number, how?: string): void => {
+        const at = new Date().toISOString();
+        appendHistory(context, [{ at, vm: vm.hostdir, event: "job", job: name, how, status }]);
+      };
+      const started = { job: name, rescue, machine, capabilities };
+      const status = await runRescue(context, work, started, jobLog.write).catch((error: unknown) => {
+        record(error instanceof VmError ? error.exitCode : EXIT.internal, reasonOf(error));
+        throw error;
+      });
+      record(status);
       restoreOutput(work);
       if (status !== EXIT.ok)
         throw new JobError(

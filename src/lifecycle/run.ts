@@ -23,6 +23,7 @@ import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 import { isSuspended } from "../store/is-suspended.ts";
+import { appendHistory } from "../store/history.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
@@ -109,13 +110,17 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   });
   // The guest of an interrupted `suspend` runs on.
   if (typeof run === "string") return log.success(`${run} runs in the background`);
+  const { runLateHook } = await import("../vm/hooks.ts");
+  const hooked = runLateHook(context, run.vm, "on-start", { VM_PID: String(run.machine.pid) });
   if (detach) {
+    await hooked;
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
   const { machine, work } = run;
   const stop = await waitUntilOff(machine, work, run.vm.settings.STOP_TIMEOUT, request.limitSeconds);
   const end = await run.machine.ended;
+  await hooked;
   const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: RECORD_WAIT_MS,
@@ -186,7 +191,11 @@ async function startVm(
       recordStart(context, vm, work, resolved, { ssh, detach });
       const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, work, resolved, starting);
-      return { vm, work: { ...work, mark: readMark(work.dir) ?? work.mark }, machine, resolved };
+      const mark = readMark(work.dir) ?? work.mark;
+      const at = mark.run?.started ?? new Date().toISOString();
+      const how = resuming && "resumed";
+      appendHistory(context, [{ at, vm: vm.hostdir, event: "started", how }]);
+      return { vm, work: { ...work, mark }, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;

@@ -96,11 +96,12 @@ export function findJob(name: string, places: JobPlaces): Job {
   };
   const job = { name, script: join(directory, file), pre: hook("pre"), post: hook("post") };
   // Its hooks run with the caller's rights, and the job can change the guest's disks.
-  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignJob(path);
+  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignScript(path);
   return job;
 }
 
-function refuseForeignJob(path: string): void {
+/** @throws 78 if another user can write to a script that is about to run */
+export function refuseForeignScript(path: string): void {
   const reason = distrust(path);
   if (reason)
     throw new VmError("config", `refusing to run ${path}: ${reason}`, {

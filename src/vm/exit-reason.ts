@@ -79,10 +79,12 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
     const [end, how] = describeReason(readShutdown(shutdown)!.reason, panicked);
     return { end, how, at: shutdown.at };
   }
-  const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
+  const started = new Date(run.started);
+  const written = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? started;
+  // The kernel's clock for files is some milliseconds late.
+  const lastSign = written > started ? written : started;
   const booted = bootTime();
-  if (booted && booted > new Date(run.started))
-    return { end: "killed", how: "the host was restarted", at: booted };
+  if (booted && booted > started) return { end: "killed", how: "the host was restarted", at: booted };
   const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))

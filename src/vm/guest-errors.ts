@@ -19,8 +19,11 @@ export interface GuestError {
   text: string;
 }
 
-/** @param directory where the disks are */
-function parseGuestError({ event, data }: QmpEvent, directory: string): GuestError | undefined {
+/**
+ * Pure.
+ * @param directory where the disks are
+ */
+export function parseGuestError({ event, data }: QmpEvent, directory: string): GuestError | undefined {
   if (event === "GUEST_PANICKED") return { kind: "panic", text: "the guest's kernel panicked" };
   // qapi/block-core.json, BLOCK_IO_ERROR
   if (event !== "BLOCK_IO_ERROR" || data.action === "ignore") return undefined;

@@ -53,7 +53,7 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
 }
 
 /** Directories of VMs, sorted: with settings, working files or snapshots; no rescue profiles. */
-function findVms(context: Context, profiles: string): string[] {
+export function findVms(context: Context, profiles: string): string[] {
   const home = realPath(profiles);
   const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
   const recorded = [...listNoted(context.cacheDirectory), ...listPlaces(context.cacheDirectory)];

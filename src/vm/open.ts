@@ -12,6 +12,7 @@ import { recoverWork } from "../store/recover.ts";
 import { hasSuspendedTraces } from "../store/suspended.ts";
 import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { takeEnds } from "./ended.ts";
 import { findHostdir, readVm, type Vm } from "./find.ts";
 import { ensureIdentity } from "./identity.ts";
 import { waitForKilledBackup } from "./in-use.ts";
@@ -70,7 +71,20 @@ export async function withLockedVm<T>(
   context: Context,
   command: string,
   use: (vm: Vm, undone: boolean) => Promise<T>,
-  { waitMs, lenient = false, renews = false }: OpenOptions = {},
+  options: OpenOptions = {},
+): Promise<T> {
+  try {
+    return await withLock(context, command, use, options);
+  } finally {
+    for (const ended of takeEnds()) await (await import("./hooks.ts")).runEndHook(context, ended);
+  }
+}
+
+async function withLock<T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm, undone: boolean) => Promise<T>,
+  { waitMs, lenient = false, renews = false }: OpenOptions,
 ): Promise<T> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, command);

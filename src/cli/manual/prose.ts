@@ -61,6 +61,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   forward: [
     "A rule is PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT, as of `--forward`. A running VM is changed at once. Rules are stored in FORWARDS in `guest.env`; with `--temporary` they hold until the VM is off, as those of `run --forward`. Forwards belong to the first card on `user` or `passt`; those of passt are changed from the next run on, and go to the guest's own address.",
   ],
+  events: [
+    "The events of runs are those that qemu writes itself, so that nothing has to stay resident: `ready` is the guest agent's port opened, `paused` has the reason if a disk is full. The rest is recorded by the commands, in `$XDG_STATE_HOME/vm/events.jsonl` (`~/.local/state/vm`), of all VMs of this user, bounded to the last 2 MiB. The end of a run in the background is recorded by the next command; until then it is inferred. Events are those of a directory: they stay behind if the VM is renamed or moved.",
+    "With `--json`, `at` is an ISO time stamp, `vm` is HOSTDIR; the further members depend on the event.",
+  ],
   list: ["Settings files that need bash are not evaluated here."],
   console: [
     "Without a terminal on stdin, input is typed into the console, and output is printed until the guest is off. `WORKDIR/console.log` has all output since the start.",

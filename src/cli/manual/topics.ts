@@ -7,7 +7,9 @@ import { ARCHES, type Arch } from "../../machine/types.ts";
 import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
+import { VM_EVENTS } from "../../store/history.ts";
 import { WORK } from "../../store/layout.ts";
+import { VM_HOOKS } from "../../vm/hooks.ts";
 
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
@@ -91,6 +93,27 @@ export const TOPICS: readonly Topic[] = [
       ],
       ["`0/disk-0.qcow2` …", "the files of each snapshot in the order of `files`, as in `backups/`"],
       ["`SHA256SUMS`", "a line for each member before it; then two blocks of zeroes, and nothing after them"],
+    ],
+  },
+  {
+    title: "EVENTS",
+    blocks: ["What `PROG events` shows, and the member `event` of its JSON:", ...Object.entries(VM_EVENTS)],
+  },
+  {
+    title: "HOOKS",
+    blocks: [
+      "`HOOK.hook` in HOSTDIR, else in `PROFILES/scripts/jobs`, is a bash script that runs on this host, in HOSTDIR, with the settings as variables as for a job's hooks. No lock of the VM is held: a hook can call `PROG`. One that another user can write to is refused (78).",
+      ...Object.entries(VM_HOOKS),
+      "A failure of `on-…`, which has a minute, is a warning. The end of a run is noticed by the command that waits for it or ends it, else by the next one that changes the VM: that one runs `on-stop` or `on-crash`.",
+      ["VM_PID", "of `on-start`: process ID of qemu"],
+      [
+        "VM_END, VM_HOW",
+        "of `on-stop` and `on-crash`: the word of `lastEnd` in `status --json`, and how, in words",
+      ],
+      [
+        "VM_OUTCOME, VM_SNAPSHOT, VM_STATUS, VM_MESSAGE, VM_BYTES, VM_SECONDS",
+        "of `post-backup`, as of SNAPSHOT_NOTIFY; VM_SNAPSHOT also of `pre-backup`, if a name was given",
+      ],
     ],
   },
   {

@@ -11,7 +11,7 @@ import { PARTIAL } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 
 /** Words of `import`. */
-interface Import {
+interface ImportWords {
   /** Absent: stdin. */
   file: string | undefined;
   directory: string | undefined;
@@ -24,7 +24,7 @@ interface Import {
  */
 export function chooseDirectory(
   { options }: Pick<Context, "options">,
-  { file, directory }: Import,
+  { file, directory }: ImportWords,
   guest: string,
 ): string {
   const typed = directory ?? options.hostdir;

@@ -4,10 +4,9 @@ import type { SettingName, Settings } from "../config/schema.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { expandMacro, macroOf, type MacroValues } from "../machine/macros.ts";
 import { networkWord } from "../machine/network.ts";
-import { parseHostForward } from "../machine/parse.ts";
+import { LOOPBACK, parseHostForward } from "../machine/parse.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
 import { isDiskName } from "../store/layout.ts";
-import { LOOPBACK } from "./viewer.ts";
 
 /**
  * Something outside a VM's directory that `run` and `job` access because of its settings, or run with the caller's rights
@@ -72,7 +71,7 @@ const reach = (kind: Reach["kind"], what: string | undefined): Reach[] =>
   what === undefined || what === "" ? [] : [{ kind, what }];
 
 /** A path from HOSTDIR. */
-const pathOf =
+const reachedPath =
   (
     kind: Reach["kind"],
     name: {
@@ -86,7 +85,7 @@ const pathOf =
 const isMedia = (path: string): boolean =>
   ["MEDIA", "MIRROR"].includes(macroOf(path) ?? "") && !path.split("/").includes("..");
 
-const sharesOf =
+const reachedShares =
   (name: "SHARES" | "RESCUE_SHARES"): Find =>
   (settings, at) =>
     settings[name].flatMap(({ path, writable }): Reach[] => {
@@ -95,7 +94,7 @@ const sharesOf =
       return [{ kind: "share", what, ...(writable && { writable }) }];
     });
 
-const forwardsOf =
+const reachedByForwards =
   (name: "FORWARDS" | "RESCUE_FORWARDS"): Find =>
   (settings, at) =>
     settings[name].flatMap((option) => reachesOfForward(option, at));
@@ -122,7 +121,7 @@ function reachesOfForward(option: string, at: ReachPlaces): Reach[] {
   return [name === "smb" ? { kind: "share", what, writable: true } : { kind: "netboot", what }];
 }
 
-const imagesOf: Find = ({ IMAGES }, at) =>
+const reachedImages: Find = ({ IMAGES }, at) =>
   IMAGES.flatMap(({ path, format }): Reach[] => {
     const what = outside(path, at);
     const backing = format !== undefined && format !== "raw";
@@ -153,7 +152,7 @@ function basesOf(image: string, at: ReachPlaces): string[] {
 }
 
 /** Searched for in the current directory, in HOSTDIR, then in the media storage. */
-const isoOf: Find = ({ ISO }, at) =>
+const reachedCd: Find = ({ ISO }, at) =>
   at.insertsCd &&
   ISO !== "" &&
   !(lstatOf(resolve(at.hostdir, ISO)) && outside(ISO, at, at.hostdir) === undefined)
@@ -161,12 +160,12 @@ const isoOf: Find = ({ ISO }, at) =>
     : [];
 
 /** A display on the network. */
-const displayOf: Find = ({ HOST, PORT, DISPLAY_PROTOCOL, SPICE_SOCKET }) =>
+const reachedByDisplay: Find = ({ HOST, PORT, DISPLAY_PROTOCOL, SPICE_SOCKET }) =>
   HOST === "" || PORT === undefined || DISPLAY_PROTOCOL === "none" || SPICE_SOCKET || LOOPBACK.test(HOST)
     ? []
     : reach("port", `${DISPLAY_PROTOCOL} ${HOST.includes(":") ? `[${HOST}]` : HOST}:${PORT}`);
 
-const networksOf: Find = ({ NETWORKS }) =>
+const reachedNetworks: Find = ({ NETWORKS }) =>
   NETWORKS.flatMap((network) =>
     ["bridge", "tap", "net"].includes(network.kind) ? reach("network", networkWord(network)) : [],
   );
@@ -186,16 +185,16 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   UEFI: HARMLESS,
   SECURE_BOOT: HARMLESS,
   TPM: HARMLESS,
-  ISO: isoOf,
+  ISO: reachedCd,
   KEEPCD: HARMLESS,
-  FORWARDS: forwardsOf("FORWARDS"),
-  HOST: displayOf,
+  FORWARDS: reachedByForwards("FORWARDS"),
+  HOST: reachedByDisplay,
   PORT: HARMLESS,
   DISPLAY_PROTOCOL: HARMLESS,
   SPICE_SOCKET: HARMLESS,
   USENETDEV: HARMLESS,
-  SHARES: sharesOf("SHARES"),
-  IMAGES: imagesOf,
+  SHARES: reachedShares("SHARES"),
+  IMAGES: reachedImages,
   IMAGE_FORMATS: HARMLESS,
   IMAGE_NUMBERS: HARMLESS,
   CONTROLLER_PLACES: HARMLESS,
@@ -206,9 +205,9 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   // Fields that name files are not taken.
   SMBIOS: HARMLESS,
   SSH_USER: HARMLESS,
-  NETWORKS: networksOf,
+  NETWORKS: reachedNetworks,
   NETBOOT: HARMLESS,
-  NETBOOT_DIR: pathOf("netboot", "NETBOOT_DIR"),
+  NETBOOT_DIR: reachedPath("netboot", "NETBOOT_DIR"),
   NETBOOT_FILE: HARMLESS,
   UUID: HARMLESS,
   LAYOUT: HARMLESS,
@@ -223,10 +222,10 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   // The guest gets their content.
   SSHKEYS: ({ SSHKEYS }, at) => SSHKEYS.flatMap((path) => reach("file", outside(path, at, at.hostdir))),
   // Their jobs have hooks, which run on the host.
-  PROFILES: pathOf("job", "PROFILES"),
-  LIBEXEC: pathOf("job", "LIBEXEC"),
-  OVMF_CODE: pathOf("file", "OVMF_CODE"),
-  OVMF_VARS: pathOf("file", "OVMF_VARS"),
+  PROFILES: reachedPath("job", "PROFILES"),
+  LIBEXEC: reachedPath("job", "LIBEXEC"),
+  OVMF_CODE: reachedPath("file", "OVMF_CODE"),
+  OVMF_VARS: reachedPath("file", "OVMF_VARS"),
   PIGZ_LEVEL: HARMLESS,
   SNAPSHOT_FORMAT: HARMLESS,
   SNAPSHOT_CHAIN: HARMLESS,
@@ -241,18 +240,18 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   SNAPSHOT_NOTIFY: IGNORED,
   SPICE_PASSWORD: HARMLESS,
   SPICE_TICKETING: HARMLESS,
-  SPICE_TLS_DIR: pathOf("file", "SPICE_TLS_DIR"),
+  SPICE_TLS_DIR: reachedPath("file", "SPICE_TLS_DIR"),
   STOP_TIMEOUT: HARMLESS,
   RESCUE: HARMLESS,
-  RESCUE_ISO: pathOf("cd", "RESCUE_ISO"),
+  RESCUE_ISO: reachedPath("cd", "RESCUE_ISO"),
   RESCUE_SOCKETS: HARMLESS,
   RESCUE_CORES: HARMLESS,
   RESCUE_MEMORY: HARMLESS,
-  RESCUE_FORWARDS: forwardsOf("RESCUE_FORWARDS"),
-  RESCUE_SHARES: sharesOf("RESCUE_SHARES"),
-  RESCUE_KERNEL: pathOf("file", "RESCUE_KERNEL"),
-  RESCUE_VMLINUX: pathOf("file", "RESCUE_VMLINUX"),
-  RESCUE_INITRD: pathOf("file", "RESCUE_INITRD"),
+  RESCUE_FORWARDS: reachedByForwards("RESCUE_FORWARDS"),
+  RESCUE_SHARES: reachedShares("RESCUE_SHARES"),
+  RESCUE_KERNEL: reachedPath("file", "RESCUE_KERNEL"),
+  RESCUE_VMLINUX: reachedPath("file", "RESCUE_VMLINUX"),
+  RESCUE_INITRD: reachedPath("file", "RESCUE_INITRD"),
   RESCUE_WARM: HARMLESS,
   RESCUE_START_TIMEOUT: HARMLESS,
   TIMEOUT: HARMLESS,

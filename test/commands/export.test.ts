@@ -99,6 +99,8 @@ describe("export and import", () => {
     await box.ends(64, "export --format=tar S0", "vm or ova");
     await box.ends(66, "export S9 -o ../x.vm", "no such snapshot");
     await box.ends(66, "import ../none.vm", "cannot read");
+    writeFileSync(join(box.top, "empty.vm"), "");
+    await box.ends(74, "import ../empty.vm", "it is empty");
     await box.ends(66, "export S0 -o ../none/x.vm", "no such directory");
   });
 });

@@ -205,6 +205,7 @@ describe("import of an OVA made by hand", () => {
     expect(stderr).toContain("does not list machine.ovf");
     expect(stderr).toContain("disk 0 is on AHCI: its controller was IDE PIIX4");
     expect(stderr).toContain(`imported appliance to ${place("one")}\n`);
+    expect(stderr).toContain(`vm -d ${place("one")} backup`);
     expect(seen(box, join(place("one"), ".work/disk-0.img"))).toEqual([7]);
     const status = await box.json("-d", place("one"), "status");
     expect(status).toMatchObject({ name: "appliance", cores: 2, memoryMiB: 96, uefi: false });
@@ -266,7 +267,7 @@ describe("import of an OVA made by hand", () => {
           ["m.ovf", Buffer.from(ovf())],
           ["disk.vmdk", vmdk],
         ]).subarray(0, -2000),
-      "truncated",
+      "nothing is kept",
     ],
     [
       "a wrong checksum",

@@ -16,8 +16,10 @@ import { parseOvfDescriptor, type OvfDescriptor } from "./descriptor.ts";
 const MOST_MEMBERS = 1000;
 const MAX_PAX_BYTES = 1 << 16;
 
-const refuseOva = (reason: string): VmError => new VmError("io", `refusing the OVA: ${reason}`);
-const truncatedOva = (): VmError => refuseOva("it is truncated");
+const refuseOva = (reason: string, hint?: string): VmError =>
+  new VmError("io", `refusing the OVA: ${reason}`, { hint });
+const truncatedOva = (): VmError =>
+  refuseOva("it is truncated", "run the command again with all of it: nothing is kept of the part");
 
 const readWholly = (source: ByteSource, bytes: number): Promise<Buffer> =>
   readExactly(source, bytes, truncatedOva);

@@ -5,7 +5,7 @@ import { VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { lstatOf, openForReading } from "../../lib/read-file.ts";
 import { isOwnName, plain, quoteLine } from "../../lib/text.ts";
-import { programLine } from "../../lib/command-line.ts";
+import { aboutVm, programLine } from "../../lib/command-line.ts";
 import { openBytes } from "../../process/byte-source.ts";
 import { copyBytes, requireCopier } from "../../process/copy-bytes.ts";
 import { processFailure, requireProgram, start } from "../../process/exec.ts";
@@ -46,6 +46,7 @@ export async function importOva(context: Context, request: OvaRequest): Promise<
   const directory = resolveDestination("import", place, context.cwd, []);
   const withdraw = makeDestination("import", directory);
   const here: Context = { ...context, hostdir: directory };
+  using _about = aboutVm(directory);
   try {
     await withVm(here, "import", async () => {
       const staged = join(directory, `${PARTIAL}import`);

@@ -75,6 +75,10 @@ const MAX_PADDING = 1 << 16;
 /** The first member. @throws 74 for anything but an export */
 export async function readIndex(source: ByteSource): Promise<{ index: Index; text: string }> {
   const header = await source.read(TAR_BLOCK);
+  if (header.length === 0)
+    throw new VmError("io", `cannot import ${source.name}: it is empty`, {
+      hint: source.length === undefined ? "check why the program before the pipe wrote nothing" : undefined,
+    });
   const first = header.length === TAR_BLOCK ? parseTarHeader(header) : undefined;
   if (first?.name !== INDEX) {
     // As tar writes it, of a directory.

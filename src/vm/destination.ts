@@ -1,13 +1,40 @@
 import { mkdirSync, rmdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import { commandLineFor } from "../lib/command-line.ts";
+import { commandLineFor, programLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { isOwnName, MAX_OWN_NAME_BYTES, plain } from "../lib/text.ts";
+import { isOwnName, MAX_OWN_NAME_BYTES, plain, quoteLine } from "../lib/text.ts";
 import { callerUid, foreignReason } from "../lib/trust.ts";
 import { fileError, listDirectory } from "../store/files.ts";
 import { PARTIAL } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+
+/** Words of `import`. */
+interface ImportWords {
+  /** Absent: stdin. */
+  file: string | undefined;
+  directory: string | undefined;
+}
+
+/**
+ * The directory for an imported VM: as typed, else one with the VM's name in the current directory.
+ * @param guest the VM's name in what is imported: any text
+ * @throws 74 if that is not the name of a directory
+ */
+export function chooseDirectory(
+  { options }: Pick<Context, "options">,
+  { file, directory }: ImportWords,
+  guest: string,
+): string {
+  const typed = directory ?? options.hostdir;
+  if (typed !== undefined) return typed;
+  if (isOwnName(guest) && plain(guest) === guest) return guest;
+  const problem = guest === "" ? "the VM has no name" : `'${quoteLine(guest)}' cannot be a directory's name`;
+  throw new VmError("io", `cannot import: ${problem}`, {
+    hint: `name the directory: ${programLine("import", file ?? "-", "DIR")}`,
+  });
+}
 
 /**
  * The absolute path of a new VM's directory, symlinks resolved.

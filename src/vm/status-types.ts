@@ -4,7 +4,7 @@ import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import type { MachineDisk } from "./disks.ts";
 import type { ListedNic } from "./nics.ts";
-import type { Reach } from "./reach.ts";
+import type { Reach } from "./reach-settings.ts";
 import type { NextRunChange } from "./running-settings.ts";
 
 /** `broken`: cannot be read, see `error`. */

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { writeSums } from "../../src/snapshot/make/describe.ts";
 import { makePipe } from "../../src/process/libc.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { addRam, DEVICES, RAM, RAM_BYTES, withRam } from "./saved-ram.ts";
@@ -21,6 +22,31 @@ const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-su
 
 const description = (content: string) => (box: Sandbox) =>
   writeFileSync(suspended(box, "state.json"), content);
+
+test("a VM with the RAM of a snapshot reaches what its saved machine does, whatever guest.env says", async () => {
+  using box = await withRam();
+  await box.ok("restore");
+  expect((await box.json("status")).reaches).toEqual([]);
+  edit(box.path("backups/S0/manifest.json"), (bytes) => {
+    const manifest = JSON.parse(bytes.toString());
+    manifest.machine.cd.path = "/etc/shadow";
+    manifest.machine.run.settings = { SHARES: ["x:rw:/srv"] };
+    manifest.machine.run.typed = {
+      settings: { NETWORKS: ["bridge=br0"] },
+      additions: { FORWARDS: ["smb=/home"] },
+    };
+    return JSON.stringify(manifest);
+  });
+  rmSync(box.path("backups/S0/SHA256SUMS"));
+  await writeSums(box.path("backups/S0"));
+  await box.ok("restore");
+  expect((await box.json("status")).reaches).toEqual([
+    { kind: "network", what: "bridge=br0" },
+    { kind: "share", what: "/home", writable: true },
+    { kind: "share", what: "/srv", writable: true },
+    { kind: "cd", what: "/etc/shadow" },
+  ]);
+});
 
 describe("a saved state that cannot be used", () => {
   const DAMAGES: [what: string, damage: (box: Sandbox) => unknown, printed: string][] = [

@@ -1,5 +1,6 @@
 import { existsSync, readlinkSync, realpathSync, unlinkSync, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { hasErrno } from "../lib/errors.ts";
 import { callerUid } from "../lib/trust.ts";
 import { remove } from "./remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
@@ -65,6 +66,25 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
   for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
   const mark = !changed && work?.state === "present" ? work.mark : readMark(current);
   return finishReplacing(hostdir, current, mark) || changed;
+}
+
+/**
+ * Removes what killed commands have left of their temporary directories in TMPDIR. The VM need not be locked: those in use
+ * are.
+ */
+export function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
+  const parent = realpathSync(tmpdir);
+  const prefix = workPrefix(hostdir);
+  for (const name of listDirectory(parent)) {
+    const path = join(parent, name);
+    if (!name.startsWith(prefix) || !name.endsWith(TEMPORARY) || !hasForm(name)) continue;
+    try {
+      if (isOwnDirectory(lstatOf(path)) && isOf(path, hostdir)) removeTemporary(path);
+    } catch (error) {
+      // Its command has removed it meanwhile.
+      if (!hasErrno(error, "ENOENT")) throw error;
+    }
+  }
 }
 
 /** Loaded on first use: most commands find none. */

@@ -23,6 +23,7 @@ import { unpackFiles } from "../../store/gz.ts";
 import { readValues } from "../../store/guest-env.ts";
 import { HOST, isDiskName } from "../../store/layout.ts";
 import { requireIntact } from "../../store/snapshot-intact.ts";
+import { removeLeftTemporaries } from "../../store/recover.ts";
 import { makeTemporary } from "../../store/temporary.ts";
 import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
 import type { Context } from "../../vm/context.ts";
@@ -64,6 +65,7 @@ export async function exportOva(context: Context, request: ExportRequest): Promi
   const vm = await openVm(context);
   requireOwn(context, vm.hostdir, "export");
   const snapshot = findSnapshot(vm.hostdir, request.snapshot);
+  removeLeftTemporaries(vm.hostdir, context.tmpdir);
   await sendOva(context, vm, request, settingsOf(vm, snapshot), (staged) =>
     listOvaDisks(context, vm, snapshot, staged),
   );

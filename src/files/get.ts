@@ -34,7 +34,7 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
     const archive = await packFiles(context, vm, place, scratch, paths);
     const cannot = `cannot get files of ${place.snapshot.name}`;
     try {
-      if (!places) return await writeStream(archive, join(scratch.stage.dir, "file"), paths[0]!);
+      if (!places) return await writeStream(archive, join(scratch.dir, "file"), paths[0]!);
       using partial = openPartial(places.directory);
       const needed = allocatedBytes(statSync(archive));
       requireSpace(places.directory, needed, `get files of ${name}`, "tmpdir");
@@ -55,12 +55,13 @@ export async function packFiles(
   context: Context,
   vm: Vm,
   { snapshot, hostdir }: SnapshotPlace,
-  { stage, work }: Scratch,
+  scratch: Scratch,
   paths: readonly string[],
   everything = false,
 ): Promise<string> {
-  const disks = await openSnapshotDisks(context, hostdir, snapshot, stage);
-  const result = join(stage.dir, ARCHIVE);
+  const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
+  const { dir, work } = scratch;
+  const result = join(dir, ARCHIVE);
   createResult(result);
   await runFilesJob(context, detached(vm, work), work, {
     operation: everything ? "pack-all" : "pack",

@@ -35,10 +35,10 @@ export async function listInRescue(
   scratch: Scratch,
   listed: ListJob,
 ): Promise<string> {
-  const { stage, work } = scratch;
+  const { dir, work } = scratch;
   const cannot = `cannot list the files of ${snapshot.name}`;
-  const disks = await openSnapshotDisks(context, hostdir, snapshot, stage);
-  const result = join(stage.dir, RESULT);
+  const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
+  const result = join(dir, RESULT);
   createResult(result, MAX_LISTING_BYTES);
   const hint = `list the filesystems: ${commandLine("snapshots", "ls", snapshot.name)}`;
   const job = { ...listed, disks, result, cannot, hint: listed.paths.length > 0 ? hint : undefined };
@@ -48,8 +48,8 @@ export async function listInRescue(
     throw new VmError("io", `${cannot}: the rescue has not said how long the listing is`);
   truncateSync(result, length);
   if (listed.operation === "volumes") return result;
-  const sorted = join(stage.dir, SORTED);
-  await exec(["sort", "-z", "-T", stage.dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
+  const sorted = join(dir, SORTED);
+  await exec(["sort", "-z", "-T", dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
   removeQuietly(result);
   return sorted;
 }

@@ -13,6 +13,7 @@ import type { Workdir } from "../store/workdir.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
+import { withVm } from "../vm/open.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { resolveDisks } from "../vm/machine.ts";
@@ -22,7 +23,7 @@ import { openScratch } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
 import { runFilesJob } from "./run.ts";
-import { withSnapshot } from "./snapshot.ts";
+import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
 export interface PutRequest {
@@ -51,30 +52,40 @@ export async function restoreFiles(
   context: Context,
   { name = LAST, paths, remote }: PutRequest,
 ): Promise<void> {
-  const choice = { name, remote };
-  await withSnapshot(context, choice, "restore files", async (vm, place) => {
+  const change = async (vm: Vm): Promise<void> => {
     refuseTemplate(vm, "restore files");
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
-    using scratch = openScratch(context, vm);
-    const archive = await packFiles(context, vm, place, scratch, paths, true);
-    claimFiles(work, JOB_NAMES, true);
-    try {
-      const disks = await currentDisks(context, vm, work);
-      keepFormats(vm, work, disks);
-      await runFilesJob(context, vm, work, {
-        operation: "unpack",
-        paths,
-        disks,
-        result: archive,
-        cannot: `cannot restore files of ${place.snapshot.name}`,
-      });
-    } finally {
-      remove(join(work.dir, WORK.in));
-    }
-    log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
-  });
+    await withPlace(context, vm, { name, remote }, (place) => replaceFiles(context, vm, work, place, paths));
+  };
+  await withVm(context, "restore files", change, { lenient: true });
+}
+
+async function replaceFiles(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  place: SnapshotPlace,
+  paths: readonly string[],
+): Promise<void> {
+  using scratch = openScratch(context, vm);
+  const archive = await packFiles(context, vm, place, scratch, paths, true);
+  claimFiles(work, JOB_NAMES, true);
+  try {
+    const disks = await currentDisks(context, vm, work);
+    keepFormats(vm, work, disks);
+    await runFilesJob(context, vm, work, {
+      operation: "unpack",
+      paths,
+      disks,
+      result: archive,
+      cannot: `cannot restore files of ${place.snapshot.name}`,
+    });
+  } finally {
+    remove(join(work.dir, WORK.in));
+  }
+  log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
 }
 
 async function currentDisks(context: Context, vm: Vm, work: Workdir): Promise<Disk[]> {

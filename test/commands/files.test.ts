@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -16,6 +17,7 @@ import {
   chmodSync,
 } from "node:fs";
 import { join } from "node:path";
+import { lockUnread } from "../../src/store/reading.ts";
 import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { until, type Sandbox } from "../fixtures/sandbox.ts";
 import { buildOnce, writeDisk } from "./snapshots.ts";
@@ -42,6 +44,8 @@ interface Answer {
   result?: Buffer | string;
   files?: Record<string, string>;
   look?: (qemu: FakeQemu) => void;
+  /** Before it answers. */
+  after?: Promise<void>;
 }
 
 /** What a test did not find as expected while its rescue ran. */
@@ -57,7 +61,7 @@ function answers(box: Sandbox, ...all: Answer[]): void {
   let run = 0;
   box.qemu = {
     started: (qemu) => {
-      const { status = 0, log = "", result = "", files = {}, look } = all[run++ % all.length]!;
+      const { status = 0, log = "", result = "", files = {}, look, after } = all[run++ % all.length]!;
       const out = join(qemu.directory, ".out");
       void (async () => {
         await until("the job is followed", () => qemu.isTaken("ask.sock"));
@@ -76,6 +80,7 @@ function answers(box: Sandbox, ...all: Answer[]): void {
           failed = error;
           return;
         }
+        await after;
         writeFileSync(join(out, "STARTED"), "");
         writeFileSync(join(out, "job.log"), log);
         writeFileSync(join(out, "length"), `${Buffer.from(result).length}\n`);
@@ -107,7 +112,8 @@ function archive(box: Sandbox, make: (dir: string) => void, ...more: string[]): 
 /** Members are called `0`, not `./0`. */
 const PLAIN = "--transform=s,^\\./,,";
 
-const scratch = (box: Sandbox): string[] => readdirSync(box.tmp).filter((name) => name.endsWith(".partial"));
+const scratch = (box: Sandbox): string[] =>
+  readdirSync(box.tmp).filter((name) => name.endsWith(".temporary"));
 
 describe("snapshots ls", () => {
   test("lists what the rescue found, escaped; the rescue has no network, and only throw-away disks", async () => {
@@ -163,6 +169,40 @@ describe("snapshots ls", () => {
     await box.ends(64, "snapshots ls S1 x", "not absolute");
     expect(scratch(box)).toEqual([]);
   });
+});
+
+test("is read without the VM's lock: all else works meanwhile, and what is read stays as it is", async () => {
+  using box = await withFiles();
+  const read = Promise.withResolvers<void>();
+  answers(box, { after: read.promise, result: line("a", "f 644 0 0 5 0 ") });
+  const { done } = box.start("snapshots", "ls", "S1", "/etc");
+  await until("the rescue runs", () => box.qemus.length === 1);
+  box.qemu = {};
+  await box.ok("backup", "S2", "--format=qcow2");
+  await box.ok("backup", "S3", "--format=qcow2");
+  await box.ends(75, "snapshots rm S1 S2 S3", /cannot remove snapshots: S1 is being read by .* \(pid \d+\)/);
+  await box.ends(75, "snapshots rm --merge S1", "S1 is being read by");
+  await box.ends(75, "snapshots describe S1 text", "S1 is being read by");
+  await box.ends(75, "rename other", "S1 is being read by");
+  await box.ends(0, "prune --keep-last=1", "remove S0", /keep S1 {2}read by .* \(pid \d+\)/, "merge S2");
+  await box.ok("destroy");
+  read.resolve();
+  expect(await done).toMatchObject({ status: 0, stdout: expect.stringMatching(/-rw.* a\n/) });
+  await box.ok("snapshots", "rm", "--merge", "S1");
+  expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S3"]);
+  expect(scratch(box)).toEqual([]);
+});
+
+test("a snapshot that is being removed is waited for, and then not found", async () => {
+  using box = await withFiles();
+  const dir = box.path("backups/S1");
+  const lock = lockUnread([{ name: "S1", dir }], "cannot");
+  const { done } = box.start("snapshots", "ls", "S1", "/etc");
+  await Bun.sleep(100);
+  renameSync(dir, box.path("gone"));
+  lock[Symbol.dispose]();
+  expect(await done).toMatchObject({ status: 66 });
+  expect(box.qemus.length).toBe(0);
 });
 
 describe("snapshots get", () => {

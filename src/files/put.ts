@@ -1,8 +1,9 @@
 import { join } from "node:path";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
+import { formatTimestamp } from "../lib/time.ts";
 import { usageError } from "../lib/errors.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { counted } from "../lib/text.ts";
+import { counted, plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Disk } from "../machine/types.ts";
 import { probeQemu } from "../qemu/probe.ts";
@@ -22,7 +23,7 @@ import { refuseTemplate } from "../vm/template.ts";
 import { openScratch } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
-import { runFilesJob } from "./run.ts";
+import { readText, runFilesJob } from "./run.ts";
 import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
@@ -30,12 +31,14 @@ export interface PutRequest {
   name: string | undefined;
   paths: readonly string[];
   remote: boolean;
+  /** Only say what would be replaced. */
+  dryRun: boolean;
 }
 
 /** @throws 64 */
-export function validateOnly(paths: readonly string[]): void {
+export function validateOnly(paths: readonly string[], name: string | undefined): void {
   for (const path of paths) {
-    validateGuestPath(path);
+    validateGuestPath(path, name ?? LAST);
     if (!/[^/.]/.test(path.replace(/^[^/]*:/, "")))
       throw usageError(
         `restore --only: ${path} is a whole filesystem`,
@@ -50,14 +53,22 @@ export function validateOnly(paths: readonly string[]): void {
  */
 export async function restoreFiles(
   context: Context,
-  { name = LAST, paths, remote }: PutRequest,
+  { name = LAST, paths: all, remote, dryRun }: PutRequest,
 ): Promise<void> {
+  const paths = withoutNested(all);
   const change = async (vm: Vm): Promise<void> => {
     refuseTemplate(vm, "restore files");
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
-    await withPlace(context, vm, { name, remote }, (place) => replaceFiles(context, vm, work, place, paths));
+    await withPlace(context, vm, { name, remote }, (place) => {
+      const { name: found, made } = place.snapshot;
+      log.info(
+        `${dryRun ? "would restore" : "restoring"} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`,
+      );
+      for (const path of paths) log.info(`  ${plain(path)}`);
+      return dryRun ? Promise.resolve() : replaceFiles(context, vm, work, place, paths);
+    });
   };
   await withVm(context, "restore files", change, { lenient: true });
 }
@@ -70,7 +81,7 @@ async function replaceFiles(
   paths: readonly string[],
 ): Promise<void> {
   using scratch = openScratch(context, vm);
-  const archive = await packFiles(context, vm, place, scratch, paths, true);
+  const archive = await packFiles(context, vm, place, scratch, paths, "pack-all");
   claimFiles(work, JOB_NAMES, true);
   try {
     const disks = await currentDisks(context, vm, work);
@@ -82,10 +93,25 @@ async function replaceFiles(
       result: archive,
       cannot: `cannot restore files of ${place.snapshot.name}`,
     });
+    const left = readText(work, "left");
+    if (left !== undefined)
+      log.warn(`cannot remove the old files in the guest: remove them there: ${plain(left)}`);
   } finally {
     remove(join(work.dir, WORK.in));
   }
   log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
+}
+
+/** Pure: without what is in another one, or the same. */
+export function withoutNested(paths: readonly string[]): string[] {
+  const bare = (path: string): string => path.replaceAll(/\/+/g, "/").replace(/\/$/, "");
+  return paths.filter((path, index) => {
+    const within = `${bare(path)}/`;
+    return !paths.some((other, at) => {
+      const above = `${bare(other)}/`;
+      return at !== index && within.startsWith(above) && (within !== above || at < index);
+    });
+  });
 }
 
 async function currentDisks(context: Context, vm: Vm, work: Workdir): Promise<Disk[]> {

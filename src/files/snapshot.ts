@@ -1,3 +1,4 @@
+import { commandLine } from "../lib/command-line.ts";
 import { LAST } from "../store/layout.ts";
 import { canLockSnapshots, beginReading } from "../store/reading.ts";
 import { fileError } from "../store/files.ts";
@@ -19,7 +20,20 @@ export interface SnapshotPlace {
   snapshot: Snapshot;
   /** A directory whose `backups` has the snapshot and its parents. */
   hostdir: string;
+  remote: boolean;
 }
+
+/** The command line that lists a directory of a snapshot, or without one its filesystems. */
+export const listingOf =
+  ({ snapshot, remote }: SnapshotPlace) =>
+  (path?: string): string =>
+    commandLine(
+      "snapshots",
+      "ls",
+      ...(remote ? ["--remote"] : []),
+      snapshot.name,
+      ...(path === undefined ? [] : [path]),
+    );
 
 /**
  * Opens a snapshot to read it. The VM is not locked: it can run, and be backed up, meanwhile.
@@ -51,11 +65,11 @@ export async function withPlace<T>(
   use: (place: SnapshotPlace) => Promise<T>,
 ): Promise<T> {
   if (!remote) {
-    if (!canLockSnapshots(hostdir)) return use({ snapshot: findSnapshot(hostdir, name), hostdir });
+    if (!canLockSnapshots(hostdir)) return use({ snapshot: findSnapshot(hostdir, name), hostdir, remote });
     using read = await beginReading(hostdir, name);
-    return await use({ snapshot: read.snapshot, hostdir });
+    return await use({ snapshot: read.snapshot, hostdir, remote });
   }
   const { openInRepository } = await import("./remote.ts");
   await using files = await openInRepository(context, hostdir, name === LAST ? undefined : name);
-  return await use({ snapshot: findSnapshot(files.hostdir, files.name), hostdir: files.hostdir });
+  return await use({ snapshot: findSnapshot(files.hostdir, files.name), hostdir: files.hostdir, remote });
 }

@@ -89,8 +89,8 @@ export function discardSnapshots(
   const backups = join(hostdir, HOST.backups);
   const asides: string[] = [];
   const places = all.flatMap(({ snapshot }) => (chosen.has(snapshot.name) ? [snapshot] : []));
-  using _unread = lockUnread(places, "cannot remove snapshots");
   try {
+    using _unread = lockUnread(places, "cannot remove snapshots");
     moveLast(backups, all, chosen);
     // Children first, even after a power cut.
     for (const level of childrenFirst(all, chosen)) {

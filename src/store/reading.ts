@@ -19,7 +19,7 @@ import { findSnapshot, type Snapshot } from "./snapshots.ts";
 const WAIT_MS = 3000;
 const RETRY_MS = 40;
 
-type Place = Pick<Snapshot, "name" | "dir">;
+type LockedPlace = Pick<Snapshot, "name" | "dir">;
 
 /** A snapshot that stays as it is, with its parents, until this is disposed. */
 export interface ReadSnapshot extends Disposable {
@@ -32,13 +32,13 @@ export const canLockSnapshots = (hostdir: string): boolean => {
   return locksDirectories(lstatOf(backups) ? backups : hostdir);
 };
 
-const openPlace = ({ dir }: Place): number => {
+const openPlace = ({ dir }: LockedPlace): number => {
   const { O_DIRECTORY, O_NOFOLLOW, O_RDONLY } = constants;
   return openSync(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 };
 
 /** Undefined if another process has locked it, or it is no longer there. */
-function tryLock(place: Place, operation: number): number | undefined {
+function tryLock(place: LockedPlace, operation: number): number | undefined {
   const fd = openPlace(place);
   try {
     if (flock(fd, operation | LOCK_NB) && lstatOf(place.dir)?.ino === fstatSync(fd).ino) return fd;
@@ -72,7 +72,7 @@ export async function beginReading(hostdir: string, name: string | undefined): P
 function tryRead(hostdir: string, name: string | undefined): ReadSnapshot | undefined {
   const fds: number[] = [];
   const dispose = (): void => fds.splice(0).forEach((fd) => closeSync(fd));
-  const lock = (place: Place): boolean => {
+  const lock = (place: LockedPlace): boolean => {
     const fd = tryLock(place, LOCK_SH);
     if (fd !== undefined) fds.push(fd);
     return fd !== undefined;
@@ -94,7 +94,7 @@ function tryRead(hostdir: string, name: string | undefined): ReadSnapshot | unde
 }
 
 /** Who reads a snapshot: `vm snapshots get S1 … (pid 123)`; undefined if nobody does, or if that cannot be known. */
-export function findReader(place: Place): string | undefined {
+export function findReader(place: LockedPlace): string | undefined {
   let fd: number;
   try {
     fd = openPlace(place);
@@ -116,7 +116,7 @@ export function findReader(place: Place): string | undefined {
  * @param cannot start of the error message: `cannot remove snapshots`
  * @throws 75 naming the one that is being read, and by whom
  */
-export function lockUnread(places: readonly Place[], cannot: string): Disposable {
+export function lockUnread(places: readonly LockedPlace[], cannot: string): Disposable {
   const fds: number[] = [];
   const dispose = (): void => fds.splice(0).forEach((fd) => closeSync(fd));
   for (const place of places) {

@@ -166,7 +166,20 @@ describe("snapshots ls", () => {
     answers(box, { files: { length: "999999999999\n" } });
     await box.ends(74, "snapshots ls S1 /x", "how long");
     await box.ends(66, "snapshots ls S9 /x", "S9");
-    await box.ends(64, "snapshots ls S1 x", "not absolute");
+    await box.ends(64, "snapshots ls S1 x", "not absolute", "vm snapshots ls S1");
+    answers(box, { result: line("a", "f 644 0 0 1 0 "), files: { long: "2\n" } });
+    await box.ends(74, "snapshots ls S1 /x", "2 paths of more than 4095 bytes left out", /-rw.* a$/m);
+    answers(box, { status: 66, log: "no such file: /etc/f*\n", files: { nearest: "/etc" } });
+    await box.ends(
+      66,
+      "snapshots ls S1 /etc/f*",
+      "patterns are not expanded",
+      "list /etc: vm snapshots ls S1 /etc",
+    );
+    answers(box, { status: 66, log: "no such file: /x\n", files: { nearest: "/e\x1b[2J" } });
+    await box.ends(66, "snapshots ls S1 /x", /list the filesystems: vm snapshots ls S1$/m);
+    await box.ends(64, "snapshots ls", "takes the name of a snapshot");
+    await box.ends(64, "snapshots ls S1 /a /b", "one path after");
     expect(scratch(box)).toEqual([]);
   });
 });
@@ -223,7 +236,7 @@ describe("snapshots get", () => {
     );
     answers(box, { result, files: { skipped: "2\n" } });
     mkdirSync(box.path("to"));
-    await box.ends(0, "snapshots get S1 /srv /etc/fstab to", "copied 2 paths", "2 device nodes");
+    await box.ends(0, "snapshots get S1 /srv /etc/fstab to", "copied 2 paths", "2 special files left out");
     expect(readFileSync(box.path("to/fstab"), "utf8")).toBe("fstab\n");
     expect(statSync(box.path("to/fstab")).mtimeMs).toBe(1_000_000);
     expect(statSync(box.path("to/srv")).mode & 0o777).toBe(0o555);
@@ -270,10 +283,52 @@ describe("snapshots get", () => {
     const one = archive(box, (dir) => writeFileSync(join(dir, "0"), "text\x1b[2J\0\n"), PLAIN);
     answers(box, { result: one });
     expect((await box.ok("snapshots", "get", "S1", "/x", "-")).stdout).toBe("text\x1b[2J\0\n");
-    const tree = archive(box, (dir) => mkdirSync(join(dir, "0")), PLAIN);
-    answers(box, { result: tree });
-    await box.ends(66, "snapshots get S1 /x -", "no regular file");
-    await box.ends(64, "snapshots get S1 /x /y -", "one file");
+    const pipe = archive(box, (dir) => Bun.spawnSync(["mkfifo", join(dir, "0")]), PLAIN);
+    answers(box, { result: pipe });
+    await box.ends(66, "snapshots get S1 /x -", "no regular file or directory");
+    await box.ends(64, "snapshots get S1 /x /y -", "one path");
+  });
+
+  test("a directory to standard output is an archive, without what fills the disk of the result", async () => {
+    using box = await withFiles();
+    const tree = archive(box, (dir) => mkdirSync(join(dir, "srv")), PLAIN);
+    const files = { archive: `${tree.length}\n` };
+    const look = (qemu: FakeQemu): void =>
+      expect(readFileSync(join(qemu.directory, ".in/stream"), "utf8")).toBe("srv\0");
+    answers(box, { result: Buffer.concat([tree, Buffer.from("more")]), files, look });
+    expect((await box.ok("snapshots", "get", "S1", "/var/srv", "-")).stdout).toBe(tree.toString());
+    box.terminal = true;
+    await box.ends(64, "snapshots get S1 /var/srv -", "not for a terminal");
+    box.terminal = false;
+    answers(box, { files: { archive: "99999999999999\n" } });
+    await box.ends(74, "snapshots get S1 /var/srv -", "cut off");
+  });
+
+  test("pipes of an archive never get to the host, and names it cannot have leave the rest", async () => {
+    using box = await withFiles();
+    const long = "n".repeat(200);
+    const result = archive(
+      box,
+      (dir) => {
+        mkdirSync(join(dir, "0", long), { recursive: true });
+        writeFileSync(join(dir, "0", long, "below"), "");
+        writeFileSync(join(dir, "0/good"), "good");
+        Bun.spawnSync(["mkfifo", join(dir, "0/pipe")]);
+      },
+      PLAIN,
+      `--transform=s,${long},${long}${long},`,
+    );
+    answers(box, { result, files: { long: "1\n" } });
+    await box.ends(74, "snapshots get S1 /srv copy", "1 path of more than 4095 bytes left out");
+    expect(readdirSync(box.path("copy"))).toEqual(["good"]);
+    answers(box, { result });
+    await box.ends(
+      74,
+      "snapshots get S1 /srv other",
+      "cannot be on this filesystem; the rest is there",
+      "/srv/nn",
+    );
+    expect(box.read("other/good")).toBe("good");
   });
 
   test("what a killed get has left beside its destination is removed by the next one", async () => {
@@ -325,6 +380,35 @@ describe("restore --only", () => {
     expect((await box.json("status")).state).toBe("stopped");
     answers(box, {}, { status: 73, log: "No space left on device\n" });
     await box.ends(73, "restore --only=/etc", "no space");
+  });
+
+  test("says first what it replaces by which snapshot; --dry-run does no more", async () => {
+    using box = await withFiles();
+    answers(box, {});
+    const shown = [/files of S1, made .*:$/m, /^ {2}\/etc$/m];
+    await box.ends(0, "restore -n --only=/etc --only=/etc/fstab --run", "would restore", ...shown);
+    expect(box.qemus.length).toBe(0);
+    const { stderr } = await box.ends(0, "restore --only=/etc --only=/etc/fstab", "restoring", ...shown);
+    expect(stderr.indexOf("restoring")).toBeLessThan(stderr.indexOf("restored 1 path"));
+    await box.ends(64, "restore -n S1", "--only");
+  });
+
+  test("an error has the guest's paths, and a hint for files that chattr protects", async () => {
+    using box = await withFiles();
+    answers(
+      box,
+      {},
+      { status: 74, log: "mv: '/mnt/system1/a b'\ncannot replace /a\n", files: { fixed: "/a/it's" } },
+    );
+    const { stderr } = await box.ends(74, "restore --only=/a", String.raw`chattr -i -a '/a/it'\''s'`);
+    expect(stderr).toContain("mv: '/a b'");
+    answers(box, {}, { files: { left: "/.vm-partial-restore" } });
+    await box.ends(
+      0,
+      "restore --only=/a",
+      "cannot remove the old files in the guest",
+      "/.vm-partial-restore",
+    );
   });
 
   test("refuses a whole filesystem, --copy, and a running VM", async () => {

@@ -71,5 +71,9 @@ export async function withPlace<T>(
   }
   const { openInRepository } = await import("./remote.ts");
   await using files = await openInRepository(context, hostdir, name === LAST ? undefined : name);
-  return await use({ snapshot: findSnapshot(files.hostdir, files.name), hostdir: files.hostdir, remote });
+  try {
+    return await use({ snapshot: findSnapshot(files.hostdir, files.name), hostdir: files.hostdir, remote });
+  } catch (error) {
+    throw files.problem() ?? error;
+  }
 }

@@ -42,7 +42,7 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
     using scratch = openScratch(context, vm);
     const cannot = `cannot get files of ${place.snapshot.name}`;
     const archive = await packFiles(context, vm, place, scratch, paths, places ? "pack" : "stream");
-    const refused = await writeFiles(archive, scratch, request, places, cannot);
+    const refused = await deliverFiles(archive, scratch, request, places, cannot);
     warnAboutSpecial(readCount(scratch.work, "skipped") ?? 0);
     requireAll(scratch.work, cannot);
     if (refused.length > 0) throw refusedNames(cannot, refused, paths);
@@ -52,7 +52,7 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
 }
 
 /** @returns what the destination's filesystem could not have */
-async function writeFiles(
+async function deliverFiles(
   archive: string,
   scratch: Scratch,
   { paths }: GetRequest,

@@ -23,7 +23,7 @@ import { refuseTemplate } from "../vm/template.ts";
 import { openScratch } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
-import { readText, runFilesJob } from "./run.ts";
+import { readAnswer, runFilesJob } from "./run.ts";
 import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
@@ -93,7 +93,7 @@ async function replaceFiles(
       result: archive,
       cannot: `cannot restore files of ${place.snapshot.name}`,
     });
-    const left = readText(work, "left");
+    const left = readAnswer(work, "left");
     if (left !== undefined)
       log.warn(`cannot remove the old files in the guest: remove them there: ${plain(left)}`);
   } finally {
@@ -102,13 +102,14 @@ async function replaceFiles(
   log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
 }
 
+const trimPath = (path: string): string => path.replaceAll(/\/+/g, "/").replace(/\/$/, "");
+
 /** Pure: without what is in another one, or the same. */
 export function withoutNested(paths: readonly string[]): string[] {
-  const bare = (path: string): string => path.replaceAll(/\/+/g, "/").replace(/\/$/, "");
   return paths.filter((path, index) => {
-    const within = `${bare(path)}/`;
+    const within = `${trimPath(path)}/`;
     return !paths.some((other, at) => {
-      const above = `${bare(other)}/`;
+      const above = `${trimPath(other)}/`;
       return at !== index && within.startsWith(above) && (within !== above || at < index);
     });
   });

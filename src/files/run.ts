@@ -161,7 +161,7 @@ const PATTERN = /[*?[]/;
 
 function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | undefined {
   if (!listing) return undefined;
-  const near = readText(work, "nearest");
+  const near = readAnswer(work, "nearest");
   const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;
   return [
     ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
@@ -170,21 +170,21 @@ function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | u
 }
 
 function hintForFixed(work: Workdir): string | undefined {
-  const fixed = readText(work, "fixed");
+  const fixed = readAnswer(work, "fixed");
   return fixed === undefined || plain(fixed) !== fixed
     ? undefined
     : `run the VM, and there as root: chattr -i -a ${shellQuote(fixed.replace(/^[^/]*:/, ""))}`;
 }
 
 /** A small file of `.out`, from the rescue; undefined if there is none. */
-export function readText(work: Workdir, name: string): string | undefined {
+export function readAnswer(work: Workdir, name: string): string | undefined {
   const path = join(work.dir, WORK.out, name);
   return lstatOf(path)?.isFile() ? readSmall(path, MAX_TEXT_BYTES) : undefined;
 }
 
 /** The number in such a file; undefined for anything else. */
 export function readCount(work: Workdir, name: string): number | undefined {
-  const text = readText(work, name)?.trim() ?? "";
+  const text = readAnswer(work, name)?.trim() ?? "";
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 

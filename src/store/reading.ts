@@ -93,7 +93,7 @@ function tryRead(hostdir: string, name: string | undefined): ReadSnapshot | unde
   return undefined;
 }
 
-/** Who reads a snapshot: `vm snapshots get S1 … (pid 123)`; undefined if nobody does, or if that cannot be known. */
+/** Who reads a snapshot: `vm snapshots get S1 … (pid 123)`; undefined if no process does, or if that cannot be known. */
 export function findReader(place: LockedPlace): string | undefined {
   let fd: number;
   try {
@@ -131,7 +131,7 @@ export function lockUnread(places: readonly LockedPlace[], cannot: string): Disp
       const fd = tryLock(place, LOCK_EX);
       if (fd !== undefined) fds.push(fd);
     } catch {
-      // Unreadable, or on a filesystem that cannot lock it: nobody reads it without the VM's lock.
+      // Unreadable, or on a filesystem that cannot lock it: it is read under the VM's lock.
     }
   }
   return { [Symbol.dispose]: dispose };

@@ -293,9 +293,11 @@ describe("snapshots get", () => {
     using box = await withFiles();
     const tree = archive(box, (dir) => mkdirSync(join(dir, "srv")), PLAIN);
     const files = { archive: `${tree.length}\n` };
-    const look = (qemu: FakeQemu): void =>
-      expect(readFileSync(join(qemu.directory, ".in/stream"), "utf8")).toBe("srv\0");
-    answers(box, { result: Buffer.concat([tree, Buffer.from("more")]), files, look });
+    answers(box, {
+      result: Buffer.concat([tree, Buffer.from("more")]),
+      files,
+      look: (qemu) => expect(readFileSync(join(qemu.directory, ".in/stream"), "utf8")).toBe("srv\0"),
+    });
     expect((await box.ok("snapshots", "get", "S1", "/var/srv", "-")).stdout).toBe(tree.toString());
     box.terminal = true;
     await box.ends(64, "snapshots get S1 /var/srv -", "not for a terminal");

@@ -168,8 +168,8 @@ describe("words", () => {
   ])("%j is refused", (args) => expect(() => parseFilesRequest(args)).toThrow());
 });
 
+const named = (line: string): string => nameAsInGuest(line, ["/etc/x", "disk-1:/y"]);
 test("messages of the rescue's programs name files as the guest has them", () => {
-  const named = (line: string): string => nameAsInGuest(line, ["/etc/x", "disk-1:/y"]);
   expect(named("rm: cannot remove '/mnt/system1/srv/a': no")).toBe("rm: cannot remove '/srv/a': no");
   expect(named("mv: '/run/volumes/vg-data/a' to '/run/volumes/vg-data/b'")).toBe(
     "mv: 'vg-data:/a' to 'vg-data:/b'",

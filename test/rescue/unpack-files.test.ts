@@ -6,12 +6,12 @@ import { Temp } from "../fixtures/temp.ts";
 
 const PART = join(import.meta.dir, "../../scripts/rescue/unpack-files");
 
-/** @param more stubs. @returns the guest's root, the status and what was said */
+/** @param more stubs. @returns the guest's root, the status and the message */
 function unpack(
   top: Temp,
   paths: readonly string[],
   more = "",
-): { root: string; status: number; said: string } {
+): { root: string; status: number; message: string } {
   const root = join(top.top, "root");
   const script = `set -efu; export LC_ALL=C; set -o pipefail
 cd ${top.top}; ROOT=$PWD/root BASE=$PWD/root INDIR=$PWD OUTDIR=$PWD RESULT=$PWD/result
@@ -27,13 +27,13 @@ ${more}
 unpack`;
   writeFileSync(join(top.top, "paths"), paths.map((path) => `${path}\0`).join(""));
   const { exitCode, stderr } = Bun.spawnSync(["bash", "-c", script]);
-  return { root, status: exitCode, said: stderr.toString() };
+  return { root, status: exitCode, message: stderr.toString() };
 }
 
 test("replaces a file and a directory, and leaves nothing beside them", () => {
   using top = new Temp();
-  const { root, status, said } = unpack(top, ["/a", "/b"]);
-  expect({ status, said }).toEqual({ status: 0, said: "" });
+  const { root, status, message } = unpack(top, ["/a", "/b"]);
+  expect({ status, message }).toEqual({ status: 0, message: "" });
   expect(readFileSync(join(root, "a"), "utf8")).toBe("new\n");
   expect(existsSync(join(root, "b/new"))).toBe(true);
   expect(existsSync(join(root, "b/old"))).toBe(false);
@@ -43,8 +43,8 @@ test("replaces a file and a directory, and leaves nothing beside them", () => {
 test("a second path that cannot be replaced puts the first one back", () => {
   using top = new Temp();
   const mv = `mv() { case $*: in */1*/root/b:) return 1 ;; esac; command mv "$@"; }`;
-  const { root, status, said } = unpack(top, ["/a", "/b"], mv);
-  expect({ status, said }).toEqual({ status: 74, said: "cannot replace /b; nothing was changed\n" });
+  const { root, status, message } = unpack(top, ["/a", "/b"], mv);
+  expect({ status, message }).toEqual({ status: 74, message: "cannot replace /b; nothing was changed\n" });
   expect(readFileSync(join(root, "a"), "utf8")).toBe("old\n");
   expect(existsSync(join(root, "b/old"))).toBe(true);
   expect(existsSync(join(root, "b/new"))).toBe(false);
@@ -54,9 +54,11 @@ test("a second path that cannot be replaced puts the first one back", () => {
 test("a file that chattr protects is found before anything is written", () => {
   using top = new Temp();
   const lsattr = `lsattr() { case $1 in -Ra) printf '%s\\n' "----i---------e------- $2/x y" ;; esac; }`;
-  const { root, status, said } = unpack(top, ["/a", "/b"], lsattr);
+  const { root, status, message } = unpack(top, ["/a", "/b"], lsattr);
   expect(status).toBe(74);
-  expect(said).toBe("cannot replace /b: /b/x y is immutable or append-only (chattr); nothing was changed\n");
+  expect(message).toBe(
+    "cannot replace /b: /b/x y is immutable or append-only (chattr); nothing was changed\n",
+  );
   expect(readFileSync(join(top.top, "fixed"), "utf8")).toBe("/b/x y");
   expect(readFileSync(join(root, "a"), "utf8")).toBe("old\n");
 });

@@ -130,12 +130,15 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
 
 const CODES: Readonly<Record<number, ExitName>> = { 66: "noInput", 69: "unavailable", 73: "cannotCreate" };
 
+/** mount-system says where it has mounted what. */
+const FOUND_SYSTEM = /^\/dev\/\S+ -> \/mnt\/system/;
+
 /** The job's last line says why it failed. Its text is from the rescue, where a hostile filesystem may have taken over. */
 function jobError(job: FilesJob, work: Workdir, status: number, log: string): VmError {
   const { cannot } = job;
   const lines = log
     .split("\n")
-    .filter((line) => line.trim() !== "")
+    .filter((line) => line.trim() !== "" && !FOUND_SYSTEM.test(line))
     .map((line) => nameAsInGuest(line, job.paths));
   const reason = quoteLine(lines.at(-1) ?? `the job failed with status ${status}`);
   if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);

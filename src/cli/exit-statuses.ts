@@ -151,8 +151,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "no such snapshot, or no such file in it",
     unavailable: "",
     cannotCreate: FOREIGN,
-    io: "reading, writing or the repository failed",
-    busy: "the snapshot is protected or in use, or the VM is locked by another process",
+    io: "reading, writing or the repository failed, or not all files were copied",
+    busy: "the snapshot is protected, in use or being read, or the VM is locked by another process",
     timeout: "files were not listed or copied within the time limit",
   },
   export: {

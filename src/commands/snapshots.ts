@@ -28,7 +28,11 @@ export default define({
       description:
         "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}; diff --files: [{change, from, to}] with entries as of ls: [{path, type, mode, uid, gid, size, mtime, target}], without a path [{name, type, bytes, mounted}]",
     },
-    files: { type: "boolean", description: "compare files (diff): A added, M modified, D deleted" },
+    files: {
+      type: "boolean",
+      description:
+        "compare files (diff): A added, M modified, D deleted, T of another type, t only of another time",
+    },
     checksum: {
       type: "boolean",
       description: "compare the contents of all files rather than size and time (diff --files)",

@@ -8,7 +8,7 @@ import { newMark } from "../store/mark-types.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { findBeside } from "../store/snapshot-intact.ts";
 import type { Snapshot } from "../store/snapshots.ts";
-import { stageWork, type Stage } from "../store/stage.ts";
+import { makeTemporary } from "../store/temporary.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
@@ -17,16 +17,17 @@ import { fillStage, listStored } from "../snapshot/restore.ts";
 
 /** A directory in TMPDIR for one run of the rescue, and for throw-away disks. */
 export interface Scratch extends Disposable {
+  dir: string;
   work: Workdir;
-  stage: Stage;
 }
 
 export function openScratch(context: Context, vm: Vm): Scratch {
-  const stage = stageWork(vm.hostdir, context, { state: "none" });
+  const temporary = makeTemporary(vm.hostdir, context.tmpdir);
+  const { dir } = temporary;
   return {
-    stage,
-    work: { state: "present", dir: stage.dir, inplace: false, mark: newMark() },
-    [Symbol.dispose]: () => stage.abort(),
+    dir,
+    work: { state: "present", dir, inplace: false, mark: newMark() },
+    [Symbol.dispose]: () => temporary[Symbol.dispose](),
   };
 }
 
@@ -38,15 +39,15 @@ export const detached = (vm: Vm, work: Workdir): Vm => ({
 });
 
 /**
- * The disks of a snapshot, to be mounted: what the mounting writes, as a journal's replay, goes to throw-away files in the
- * stage.
+ * The disks of a snapshot, to be mounted: what the mounting writes, as a journal's replay, goes to throw-away files
+ * in the scratch directory.
  * @throws 73 without space in TMPDIR, 74 if the snapshot is damaged
  */
 export async function openSnapshotDisks(
   context: Context,
   hostdir: string,
   snapshot: Snapshot,
-  stage: Stage,
+  { dir }: Scratch,
 ): Promise<Disk[]> {
   if (snapshot.problem) throw snapshot.problem;
   const damage = findDamage(snapshot, findBeside(hostdir), { ram: false });
@@ -56,10 +57,10 @@ export async function openSnapshotDisks(
   if (packed.length > 0) {
     const needed = packed.reduce((sum, { neededBytes }) => sum + neededBytes, 0);
     requireSpace(context.tmpdir, needed, `unpack ${snapshot.name}`, "tmpdir");
-    await fillStage(context, snapshot, packed, stage, false, "unpack");
+    await fillStage(context, snapshot, packed, { dir }, false, "unpack");
   }
   await Promise.all(
-    images.map(({ name, virtualBytes }) => createImage(join(stage.dir, name), { sizeBytes: virtualBytes })),
+    images.map(({ name, virtualBytes }) => createImage(join(dir, name), { sizeBytes: virtualBytes })),
   );
   throwIfInterrupted();
   return [...packed.map(({ name }) => ({ name, image: undefined })), ...images]
@@ -67,7 +68,7 @@ export async function openSnapshotDisks(
       number: diskNumber(name)!,
       bus: "VIRT",
       format: "qcow2",
-      path: join(stage.dir, name),
+      path: join(dir, name),
       serial: `disk-${diskNumber(name)}`,
       backingAllowed: false,
       base: image,

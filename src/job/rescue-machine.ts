@@ -175,7 +175,7 @@ export async function resolveRescueMachine(
   refuseOtherFamily(vm);
   if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
-  if (problem) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
+  if (problem && !alone) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
   const shares = alone ? JOB_SHARES : settings.RESCUE_SHARES;
   const macros = await media.macros(
     [...(alone ? [] : settings.IMAGES), ...shares].map((item) => item.path),

@@ -7,6 +7,7 @@ import { fileError, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
 import { requireVm } from "../store/no-vm.ts";
+import { lockAllUnread } from "../store/reading.ts";
 import { endRenaming, readRenaming, writeRenaming } from "../store/renaming.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveDestination } from "../vm/destination.ts";
@@ -45,6 +46,7 @@ export const renameVm = (context: Context, name: string): Promise<RenamedVm> =>
     const within = [hostdir, ...(work.state === "present" ? [work.dir] : [])];
     const to = resolveDestination("rename", typed, context.cwd, within);
     if (work.state === "present") await refuseRunning(work, "rename");
+    using _unread = lockAllUnread(hostdir, "cannot rename");
     // [compat] It may be absolute.
     if (work.state === "present" && work.inplace) replaceSymlink(join(hostdir, HOST.workLink), ".");
     writeRenaming(hostdir, before);

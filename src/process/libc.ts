@@ -4,6 +4,7 @@ import { ffi, loadFunctions } from "./c-library.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
+export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 

@@ -32,6 +32,7 @@ import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { inspectSnapshots, type SnapshotFacts, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { discardSnapshots } from "./remove.ts";
+import { lockUnread } from "../store/reading.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { requireIntact } from "../store/snapshot-intact.ts";
 import { contentSum } from "../store/snapshot-parent.ts";
@@ -117,6 +118,9 @@ async function requireMergeable(
   children: readonly SnapshotInfo[],
 ): Promise<void> {
   const intact = new Set<Snapshot>();
+  // Before copying, and again before a name changes.
+  const read = [...children.map(({ snapshot }) => snapshot), ...[find(all, name) ?? []].flat()];
+  lockUnread(read, "cannot merge snapshots")[Symbol.dispose]();
   for (const { snapshot, facts } of children) {
     const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
     if (damage !== undefined) throw cannotMerge(facts.name, damage);
@@ -193,6 +197,7 @@ async function mergeIntoChild(
     for (const file of listDirectory(staged)) await syncFile(join(staged, file));
     throwIfInterrupted();
     syncDirectory(staged);
+    using _unread = lockUnread([snapshot], `cannot merge into ${name}`);
     if (!exchange(staged, dir)) throw cannotExchange(name);
     syncDirectory(backups);
     remove(staged);

@@ -103,7 +103,7 @@ describe("hooks", () => {
     ]);
   });
 
-  test("of backups: one before that fails prevents it; one after is told the outcome, and fails the command", async () => {
+  test("of backups: one before that fails prevents it; one after gets the outcome, and fails the command", async () => {
     using box = await created();
     writeHook(box, "pre-backup", "$VM_SNAPSHOT", "[ ! -e stop ]");
     writeHook(box, "post-backup", "$VM_OUTCOME $VM_SNAPSHOT $VM_STATUS", "[ ! -e bad ]");

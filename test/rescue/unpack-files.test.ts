@@ -53,7 +53,7 @@ test("a second path that cannot be replaced puts the first one back", () => {
 
 test("a file that chattr protects is found before anything is written", () => {
   using top = new Temp();
-  const lsattr = `lsattr() { case $1 in -Ra) printf '%s\\n' "----i---------e------- $2/x y" ;; esac; }`;
+  const lsattr = `lsattr() { case $1 in -Ra) printf '%s\\n' "--------------e------- $2/a" line "----i---------e------- $2/x y" ;; esac; }`;
   const { root, status, message } = unpack(top, ["/a", "/b"], lsattr);
   expect(status).toBe(74);
   expect(message).toBe(

@@ -49,7 +49,7 @@ test("a pause by a full disk has its reason, also if several requests failed; on
   ]);
 });
 
-test("an error that the guest is told of, once for the same words; a panic; what ends a run is no pause", () => {
+test("an error that the guest sees, once for the same words; a panic; what ends a run is no pause", () => {
   const reported = { ...noSpace, action: "report", nospace: false, reason: "bad" };
   expect(
     describe(

@@ -82,7 +82,7 @@ export function hintForClones(hostdir: string, snapshots: readonly string[]): st
 }
 
 /** Is the VM that a clone names there, and this user's? A mark may come from elsewhere, and nothing is written in other directories. */
-function isSource({ directory, uuid: wanted }: CloneRecord): boolean {
+export function isSource({ directory, uuid: wanted }: CloneRecord): boolean {
   if (!lstatOf(directory)?.isDirectory() || foreignDirectory(directory) !== undefined) return false;
   const { uuid, former } = readIdentity(directory);
   return uuid !== undefined && (uuid === wanted || (wanted !== undefined && former.includes(wanted)));

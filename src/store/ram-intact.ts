@@ -31,7 +31,7 @@ function readNoted(cache: string | undefined): string[] {
 }
 
 /** Best effort: without it the file is read again. */
-function note(cache: string | undefined, line: string): void {
+function noteLine(cache: string | undefined, line: string): void {
   if (cache === undefined) return;
   try {
     mkdirSync(cache, { recursive: true, mode: 0o700 });
@@ -44,13 +44,13 @@ function note(cache: string | undefined, line: string): void {
   }
 }
 
-const identify = (path: string): BigIntStats => statSync(path, { bigint: true });
+const statIn = (path: string): BigIntStats => statSync(path, { bigint: true });
 
 /** Notes that the RAM of a snapshot is as in its SHA256SUMS, which have just been computed. Best effort. */
 export function noteIntactRam(dir: string, cache: string | undefined): void {
   try {
     const sum = loadSums(dir)?.sums.get(STATE.ram);
-    if (sum !== undefined) note(cache, lineOf(identify(join(dir, STATE.ram)), sum));
+    if (sum !== undefined) noteLine(cache, lineOf(statIn(join(dir, STATE.ram)), sum));
   } catch {
     // It is compared when it is needed.
   }
@@ -67,11 +67,11 @@ export async function findRamDamage(dir: string, cache: string | undefined): Pro
     if (!lstatOf(path)) return `${STATE.ram} is missing`;
     const sum = loadSums(dir)?.sums.get(STATE.ram);
     if (sum === undefined) return `${SNAPSHOT.sums} does not name ${STATE.ram}`;
-    const found = identify(path);
+    const found = statIn(path);
     const noted = readNoted(cache).includes(lineOf(found, sum));
     // Changes the mode of a new file, and thereby its ctime.
     closeSync(openMappedRam(path));
-    const opened = identify(path);
+    const opened = statIn(path);
     if (noted && opened.ctimeNs === found.ctimeNs) return undefined;
     if (!(noted && opened.mtimeNs === found.mtimeNs)) {
       using _step = beginStep(() => `compare the RAM of ${basename(dir)} with its checksum`);
@@ -80,7 +80,7 @@ export async function findRamDamage(dir: string, cache: string | undefined): Pro
       if (wrong !== undefined) return wrong;
     }
     // Not if it has changed meanwhile.
-    if (lineOf(identify(path), sum) === lineOf(opened, sum)) note(cache, lineOf(opened, sum));
+    if (lineOf(statIn(path), sum) === lineOf(opened, sum)) noteLine(cache, lineOf(opened, sum));
     return undefined;
   } catch (error) {
     throwIfInterrupted();

@@ -54,7 +54,15 @@ describe("clone --run of a snapshot with RAM", () => {
     }
     expect(new Set([...macs, (await box.json("status")).nics[0].mac]).size).toBe(4);
     expect(readFileSync(box.path("backups/S0/state.ram")).subarray(0, RAM.length)).toEqual(RAM);
-    await box.ends(75, "snapshots rm S0", "web3 build on S0");
+    const [web1, web2] = ["web1", "web2"].map((name) => `vm -d ${place(box, name)}`);
+    await box.ok("-d", place(box, "web2"), "stop", "--force");
+    await box.ends(
+      75,
+      "snapshots rm S0",
+      "web3 build on S0",
+      `${web1} stop && ${web1} backup && ${web1} restore --copy`,
+      `independent: ${web2} backup && ${web2} restore --copy`,
+    );
     await box.ends(
       69,
       ["-d", place(box, "web1"), "suspend"],

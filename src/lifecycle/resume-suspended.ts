@@ -10,6 +10,7 @@ import { linkCommand } from "../qemu/devices/nic.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import { loadDevices, openState, type OpenState } from "../qemu/ram-state.ts";
 import type { QemuSession } from "../qemu/session.ts";
+import { StepTimeout } from "../qemu/wait-for-step.ts";
 import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import type { QmpClient } from "../qmp/client.ts";
@@ -184,7 +185,11 @@ export async function resumeGuest(
     withdrawStart(work);
     if (interruption.aborted || error instanceof SignalError) throw error;
     const output = readLastLines(join(work.dir, WORK.qemuLog));
-    throw cannotResume(`qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`);
+    const again = `the state is unchanged; try again: ${commandLine("run")}\n`;
+    throw cannotResume(
+      `qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`,
+      `${error instanceof StepTimeout ? again : ""}${BOOT()}`,
+    );
   }
 }
 

@@ -67,6 +67,15 @@ const warm = (more: Behaviour = {}, runs = rescue()): Behaviour => ({
   },
 });
 
+/** Writes into `.out` what a rescue without a channel does. */
+const forge = (qemu: FakeQemu): void => {
+  const out = join(qemu.directory, ".out");
+  for (const name of ["STATUS", "FINISHED"]) {
+    rmSync(join(out, name), { force: true });
+    writeFileSync(join(out, name), "0\n");
+  }
+};
+
 async function withWarm(): Promise<Sandbox> {
   const box = await withJob("", "RESCUE_VMLINUX=vmlinux\n");
   box.write(join(box.home, "vm/rescue-x86_64/vmlinux"), "vmlinux");
@@ -433,13 +442,6 @@ describe("a saved state", () => {
     ["74 without one", undefined, 74],
   ])("files that a job writes as the rescue would are no answer: %s", async (_title, told, status) => {
     using box = await withWarm();
-    const forge = (qemu: FakeQemu): void => {
-      const out = join(qemu.directory, ".out");
-      for (const name of ["STATUS", "FINISHED"]) {
-        rmSync(join(out, name), { force: true });
-        writeFileSync(join(out, name), "0\n");
-      }
-    };
     box.qemu = warm({}, (qemu) => {
       void (async () => {
         await until("the job is followed", () => qemu.isTaken("ask.sock"));

@@ -74,7 +74,7 @@ test("writes what the rescue says by its channel, in place of what the job has l
   ]);
 });
 
-test("what cannot be written is told nevertheless", () => {
+test("what cannot be written counts nevertheless", () => {
   using temp = new Temp();
   const told = new ToldStatus(temp.path("nosuch"));
   told.hear("started");

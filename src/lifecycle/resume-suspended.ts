@@ -185,7 +185,7 @@ export async function resumeGuest(
     withdrawStart(work);
     if (interruption.aborted || error instanceof SignalError) throw error;
     const output = readLastLines(join(work.dir, WORK.qemuLog));
-    const again = `the state is unchanged; try again: ${commandLine("run")}\n`;
+    const again = `try again, from the same state: ${commandLine("run")}\n`;
     throw cannotResume(
       `qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`,
       `${error instanceof StepTimeout ? again : ""}${BOOT()}`,

@@ -1,8 +1,7 @@
 /** Files that are a guest's RAM: in memory only (memfd_create(2)), copied to a disk without their holes, and filled up there. */
-import type { Pointer } from "bun:ffi";
 import { fstatSync, ftruncateSync } from "node:fs";
 import { ffi, loadFunctions } from "./c-library.ts";
-import { libc, systemError } from "./libc.ts";
+import { libc, shareBlocks, systemError } from "./libc.ts";
 import { throwIfInterrupted } from "./signals.ts";
 
 /** glibc has it since 2.27. */
@@ -47,9 +46,6 @@ const ENXIO = -6;
 /** One call of sendfile(2) blocks this process: a stop signal is noticed between two. */
 const PIECE_BYTES = 64 << 20;
 
-/** ioctl_ficlone(2), from linux/fs.h; where the number is another one, as on POWER, it fails like on other filesystems. */
-const FICLONE = 0x40049409;
-
 /**
  * Copies an open file into an open empty one, in the kernel and without the holes: of the same blocks where the filesystem can
  * share them (Btrfs, XFS, bcachefs). No process may write to the file meanwhile.
@@ -66,7 +62,7 @@ export async function copySparse(from: number, to: number): Promise<number> {
     if (error.errno === ENXIO) return undefined;
     throw error;
   };
-  if (libc().ioctl(to, FICLONE, from as Pointer) === 0) return 0;
+  if (shareBlocks(from, to)) return 0;
   const { size } = fstatSync(from);
   ftruncateSync(to, size);
   let copied = 0;

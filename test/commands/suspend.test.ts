@@ -190,7 +190,7 @@ describe("a suspended VM", () => {
     {
       using _clock = fastClock(20);
       const { stderr } = await box.ends(74, "run --detach", "not completed within 60 s");
-      expect(stderr).toMatch(/try again: vm run\n.*vm run --boot\n/);
+      expect(stderr).toMatch(/try again, from the same state: vm run\n.*vm run --boot\n/);
     }
     box.qemu = withRam(box);
     await box.ends(0, "run --detach", "guest resumed");

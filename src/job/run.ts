@@ -11,12 +11,12 @@ import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
-import { OutputWatch, readJobStatus, ToldStatus } from "../rescue/output.ts";
+import { OutputWatch, ToldStatus } from "../rescue/output.ts";
 import { type Mark, type RunEnd, consistencyOf } from "../store/mark-types.ts";
 import { remove } from "../store/remove.ts";
-import { lstatOf, readTail } from "../lib/read-file.ts";
+import { readTail } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
-import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
+import { RUN_FILES, WORK } from "../store/layout.ts";
 import { updateMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
@@ -58,11 +58,11 @@ export async function runRescue(
   void told.complete.then(() => machine.end(FLUSH_STEPS)).catch(() => {});
   let lastRun: RunEnd | undefined = "killed";
   try {
-    const { end, stopped } = await followJob(context, work, run, machine, control, write);
+    const { end, stopped } = await followJob(context, work, run, machine, control, told, write);
     const clean = end.shutdown?.reason === "guest-shutdown" || (told.isComplete && end.status === 0);
     // A job does not repair crash-consistent disks: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
-    const status = readJobStatus(join(work.dir, WORK.out));
+    const { status } = told;
     if (stopped) throw stoppedError(stopped, run.job);
     if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
     return status;
@@ -135,6 +135,7 @@ async function followJob(
   { rescue, job, quiet }: RescueRun,
   machine: QemuSession,
   channel: Channel,
+  told: ToldStatus,
   write: WriteLog,
 ): Promise<{ end: QemuEnd; stopped: StopReason | undefined }> {
   using control = channel;
@@ -151,12 +152,10 @@ async function followJob(
   let again: ReturnType<typeof setInterval> | undefined;
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
-  const out = join(work.dir, WORK.out);
-  let started = false;
   const stop = (why: StopReason): void => {
     clearTimeout(timer);
     // Before the job starts, nothing is mounted that must be unmounted.
-    const idle = !started && lstatOf(join(out, JOB.started)) === undefined;
+    const idle = !told.started;
     if (stopped || idle) kill();
     if (stopped) return;
     stopped = why;
@@ -185,10 +184,10 @@ async function followJob(
   const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
   limit(RESCUE_START_TIMEOUT, `the rescue did not start the job ${job}`);
   using output = new OutputWatch(
-    out,
+    join(work.dir, WORK.out),
+    told,
     {
       started: () => {
-        started = true;
         if (!quiet) log.info(`the job ${job} has started`);
         limit(TIMEOUT, `the job ${job} did not finish`);
       },

@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
+import { realPath } from "../lib/read-file.ts";
 import { fileError, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
@@ -39,7 +40,7 @@ export const renameVm = (context: Context, name: string): Promise<RenamedVm> =>
     requireVm(hostdir);
     const typed = name.includes("/") ? resolve(context.cwd, name) : join(dirname(hostdir), name);
     const before = readRenaming(hostdir) ?? { from: hostdir, guest: settings.GUESTNAME };
-    if (typed === hostdir) {
+    if ((realPath(typed) ?? typed) === hostdir) {
       const done = await followRename(context, vm, before.from);
       return { ...before, to: hostdir, uuid: settings.UUID, done };
     }

@@ -181,7 +181,7 @@ async function startVm(
     keepFormats(vm, work, machineOf.disks);
     const resumption = resuming && (await import("./resume-suspended.ts"));
     resumption?.requireSameMachine(resuming!, machineOf, capabilities);
-    using state = resumption?.openResumed(work, resuming!.state);
+    using state = await resumption?.openResumed(context, work, resuming!.state);
     if (state?.shared) allocateRam(work.dir, state);
     using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
     const resolved = { ...machineOf, ram: ram.ram };

@@ -25,7 +25,7 @@ import {
 import { HOST, PARTIAL, SNAPSHOT, STATE } from "../store/layout.ts";
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { writeSums } from "./make/describe.ts";
-import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
+import { describeIndependence, hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
@@ -100,7 +100,7 @@ function refuseNeededByDisks(vm: Vm, name: string): void {
   const users = usersOfSnapshots(vm).get(name);
   if (!users) return;
   const clones = hintForClones(vm.hostdir, [name]);
-  const alone = `make the disk standalone: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  const alone = `make the disk standalone: ${describeIndependence(vm.work, commandLine)}`;
   throw new VmError("busy", `cannot remove snapshots: ${users.join(", ")} builds on ${name}`, {
     hint: ["nothing was removed", ...(disksOnSnapshots(vm.work).has(name) ? [alone] : []), ...clones].join(
       "; ",

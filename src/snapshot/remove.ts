@@ -9,7 +9,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { lockUnread } from "../store/reading.ts";
 import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
-import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
+import { describeIndependence, hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { dependentsOf, disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
@@ -61,7 +61,7 @@ function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<
   const parents = names(({ dependents }) =>
     dependents.some((item) => snapshots.some(({ name }) => name === item)),
   );
-  const independent = `${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  const independent = describeIndependence(vm.work, commandLine);
   throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}; nothing was removed`, {
     hint: [
       ...(guarded.length > 0 ? [`unprotect: ${commandLine("snapshots", "unprotect", ...guarded)}`] : []),

@@ -91,8 +91,9 @@ async function withLock<T>(
   using _lock = await lockVm(hostdir, command, waitMs);
   let work: Work | undefined;
   let undone = false;
+  let moved = false;
   try {
-    work = repoint(hostdir);
+    ({ work, moved } = repoint(hostdir));
     if (work?.state === "present" && hasSuspendedTraces(work))
       undone = await (await import("./recover-suspended.ts")).recoverSuspended(work);
     await recoverLive(hostdir, work);
@@ -102,10 +103,13 @@ async function withLock<T>(
   }
   try {
     const read = await readVm(context, hostdir, true, { lenient, work });
-    const vm = ensureIdentity(context, read, !renews);
+    let vm = ensureIdentity(context, read, !renews);
     if (vm.work.state === "present") await waitForKilledBackup(vm.work);
-    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews)
+    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews) {
+      vm = (await import("./moved-source.ts")).followSource(context, vm);
       await (await import("./clones.ts")).keepRecorded(vm);
+    }
+    if (moved && lstatOf(join(hostdir, HOST.clones))) await (await import("./renaming.ts")).rebaseClones(vm);
     if (lstatOf(join(hostdir, HOST.renaming)))
       await (await import("./renaming.ts")).recoverRenaming(context, vm);
     return await use(vm, undone);
@@ -115,18 +119,18 @@ async function withLock<T>(
   }
 }
 
-/** Repoints the working files of a moved VM to HOSTDIR. @returns them; undefined if they are refused */
-function repoint(hostdir: string): Work | undefined {
+/** Repoints the working files of a moved VM to HOSTDIR. @returns them; none if they are refused */
+function repoint(hostdir: string): { work: Work | undefined; moved: boolean } {
   try {
     const work = repointHost(hostdir);
-    if (work.state !== "present" || work.movedFrom === undefined) return work;
+    if (work.state !== "present" || work.movedFrom === undefined) return { work, moved: false };
     const { movedFrom, ...here } = work;
     log.info(`this VM was moved here from ${movedFrom}: updated its working files`);
-    return here;
+    return { work: here, moved: true };
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
     // Possibly after an interrupted command: `recover` repairs that next. Else reading the VM reports it.
-    return undefined;
+    return { work: undefined, moved: false };
   }
 }
 

@@ -61,7 +61,7 @@ export const TOPICS: readonly Topic[] = [
       "`restore` makes new working files beside the old ones and replaces these in one step. With `--inplace` that step is several renames; if interrupted, the next command completes it.",
       "`backups` may be a symlink to another filesystem. While that is not mounted, commands fail (74). Directories without a snapshot's files, such as `lost+found`, are ignored.",
       "Snapshots that an earlier program made have no checksums; `verify` says so. Parents are recorded by id and checksum. HOSTDIR may be moved or renamed.",
-      "For cron: `--quiet` prints only warnings and errors; one line goes to the journal in any case. `--lock-timeout` waits for the VM's lock. If neither stdin nor stderr is a terminal, helper programs run with idle priority. Work that takes long logs its progress every 30 s.",
+      "For cron: `--quiet` prints only warnings and errors; one line goes to the journal in any case. `--lock-timeout` waits for the VM's lock. If neither stdin nor stderr is a terminal, helper programs run with idle priority. Work that takes long logs its progress every 30 s, and every minute where that reads the same.",
     ],
   },
   {

@@ -112,7 +112,7 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   const write = async (piece: Uint8Array): Promise<void> => {
     log = Buffer.concat([log, piece]).subarray(-LOG_BYTES);
   };
-  const run = { job: "files", rescue, machine, capabilities, quiet: true } as const;
+  const run = { job: "files", rescue, machine, capabilities, quiet: true, cannot: job.cannot } as const;
   const status = await runRescue(context, work, run, write).catch((error: unknown) => {
     // Its hint may name a log in a directory that is removed now.
     throw error instanceof VmError && error.hint?.includes(work.dir) && isTemporary

@@ -45,6 +45,8 @@ export interface RescueRun {
   capabilities: Capabilities;
   /** The run is a step of another command: its start is not reported. */
   quiet?: true;
+  /** Start of the error message if there is no space for its disks; absent: it is paused until there is. */
+  cannot?: string;
 }
 
 /** The shares of each job: its input and its output. */

@@ -143,7 +143,7 @@ async function startRescue(
 async function followJob(
   context: Context,
   work: Workdir,
-  { rescue, job, quiet }: RescueRun,
+  { rescue, job, quiet, onStarted }: RescueRun,
   { machine, control: channel, noSpace }: StartedRescue,
   write: WriteLog,
 ): Promise<{ end: QemuEnd; stopped: StopReason | undefined }> {
@@ -206,6 +206,7 @@ async function followJob(
         started = true;
         if (!quiet) log.info(`the job ${job} has started`);
         limit(TIMEOUT, `the job ${job} did not finish`);
+        onStarted?.();
       },
       finished: () => {
         clearTimeout(timer);

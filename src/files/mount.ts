@@ -8,7 +8,7 @@ import { readTail } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain, quoteLine } from "../lib/text.ts";
 import { requireProgram, start, type Child } from "../process/exec.ts";
-import { connectDescriptor } from "../process/libc.ts";
+import { connectBlocking } from "../process/descriptors.ts";
 import { listFuseMounts, unmountFuse } from "../process/mounts.ts";
 import { withSocketAddress } from "../process/unix-socket.ts";
 import { requireFuse } from "../snapshot/remote/mount.ts";
@@ -51,7 +51,7 @@ export async function mountFiles(context: Context, request: MountRequest): Promi
     async (vm) => {
       const place = await openPlace(context, vm, request, held);
       const temporary = held.use(makeTemporary(vm.hostdir, context.tmpdir));
-      return serveFiles(context, vm, place, request, { dir: temporary.dir, point });
+      return await serveFiles(context, vm, place, request, { dir: temporary.dir, point });
     },
     { lenient: true },
   );
@@ -109,7 +109,7 @@ async function serveFiles(
     onStarted: () =>
       void startSshfs(dir, point, snapshot.name).then(
         (child) => (sshfs = child),
-        // The rescue ends by itself without a client.
+        // The rescue exits without a client.
         (error: unknown) => (failure = error),
       ),
   });
@@ -145,7 +145,7 @@ const LOG = "sshfs.log";
 /** Its connection is a socket of qemu; it ends when that is closed, and the other way round. */
 async function startSshfs(dir: string, point: string, name: string): Promise<Child> {
   const connection = await withSocketAddress(join(dir, WORK.files), async (address) =>
-    connectDescriptor(address),
+    connectBlocking(address, 0),
   );
   const output = openSync(join(dir, LOG), "w", 0o600);
   try {

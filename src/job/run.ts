@@ -40,7 +40,7 @@ type WriteLog = (piece: Uint8Array) => Promise<void>;
 type StopReason = { by: StopSignal } | { limit: string } | { noSpace: string };
 
 interface StartedRescue extends RunningRescue {
-  /** Resolved when qemu has paused the rescue for want of space, with the start of the error message. */
+  /** Resolved when qemu has paused the rescue for lack of space, with the start of the error message. */
   noSpace: Promise<string>;
 }
 

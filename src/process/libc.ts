@@ -122,17 +122,6 @@ export function isUnixSocketAlive(path: string): boolean {
   }
 }
 
-/** Connects to a Unix socket. @param path at most 107 bytes @returns a descriptor, for a child @throws a system error */
-export function connectDescriptor(path: string): number {
-  const { socket, connect, close } = libc();
-  const address = unixAddress(path);
-  const fd = socket(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0);
-  if (fd >= 0 && connect(fd, ffi().ptr(address), address.length) === 0) return fd;
-  const error = systemError("connect");
-  if (fd >= 0) close(fd);
-  throw error;
-}
-
 const F_OFD_GETLK = 36;
 const F_WRLCK = 1;
 const F_UNLCK = 2;

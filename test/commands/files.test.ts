@@ -309,24 +309,24 @@ test("without space the rescue is not paused until there is: the command ends (e
   expect(scratch(box)).toEqual([]);
 });
 
-describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
-  /** The rescue ends when sshfs has ended. */
-  function endsAfterSshfs(qemu: FakeQemu): void {
-    const said = join(qemu.directory, "sshfs.log");
-    void until("sshfs has spoken", () => existsSync(said) && lstatSync(said).size > 0).then(() => {
-      writeFileSync(join(qemu.directory, ".out/STATUS"), "0\n");
-      qemu.end("guest-shutdown");
-    });
-  }
+/** The rescue ends when sshfs has ended. */
+function endsAfterSshfs(qemu: FakeQemu): void {
+  const said = join(qemu.directory, "sshfs.log");
+  void until("sshfs has spoken", () => existsSync(said) && lstatSync(said).size > 0).then(() => {
+    writeFileSync(join(qemu.directory, ".out/STATUS"), "0\n");
+    qemu.end("guest-shutdown");
+  });
+}
 
+describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
   test("the job's error, or what sshfs said, if nothing gets mounted", async () => {
     using box = await withFiles();
     box.program("fusermount3", "exit 1");
     box.program("sshfs", "echo 'unknown option' >&2; exit 1");
     mkdirSync(box.path("mnt"));
     answers(box, { status: 66, log: "no such file: /x\n" });
-    const line = "snapshots mount S1 /x mnt";
-    await box.ends(66, line, "cannot mount files of S1: no such file: /x", "vm snapshots ls S1");
+    const mount = "snapshots mount S1 /x mnt";
+    await box.ends(66, mount, "cannot mount files of S1: no such file: /x", "vm snapshots ls S1");
     answers(box, { hangs: true, look: endsAfterSshfs });
     await box.ends(74, "snapshots mount S1 mnt", "unknown option");
     expect(scratch(box)).toEqual([]);

@@ -93,7 +93,7 @@ suite(
       await until("it is mounted", () => mount.stderr().includes("is mounted"));
       expect(sha256(join(point, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
       expect(names(point)).toContain("new\nline");
-      expect(readlinkSync(join(point, "out"))).toBe("../../../../etc/passwd");
+      expect(readlinkSync(join(point, "loop"))).toBe("loop");
       expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
       expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
       await box.ok(["snapshots", "describe", "Q", "is mounted"]);

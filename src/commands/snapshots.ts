@@ -5,7 +5,7 @@ import { define } from "./define.ts";
 export default define({
   meta: {
     name: "snapshots",
-    description: "list snapshots; show, compare, push, remove, describe, protect them; get or mount files",
+    description: "list snapshots; show, compare, push, remove, describe, protect them; get files",
   },
   args: {
     action: {

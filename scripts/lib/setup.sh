@@ -64,6 +64,7 @@ check   nft                    nftables                    nftables          nft
 check   ip                     iproute2                    iproute2          iproute                 iproute2           iproute2
 check   restic                 restic                      restic            restic                  restic             restic
 check   fusermount3            fuse3                       fuse3             fuse3                   fuse3              fuse3
+check   sshfs                  sshfs                       fuse-sshfs        fuse-sshfs              sshfs              sshfs
 check   rclone                 rclone                      rclone            rclone                  rclone             rclone
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
 check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux

@@ -150,7 +150,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   snapshots: {
     noInput: "no such snapshot, or no such file in it",
     unavailable: "",
-    cannotCreate: FOREIGN,
+    cannotCreate: `${FOREIGN}; DIR is not empty`,
     io: "reading, writing or the repository failed, or not all files were copied",
     busy: "the snapshot is protected, in use or being read, or the VM is locked by another process",
     timeout: "files were not listed or copied within the time limit",

@@ -21,7 +21,7 @@ export default define({
       kind: "snapshot",
       required: false,
       description:
-        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output)",
+        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output); mount: one, and an empty directory",
     },
     json: {
       type: "boolean",
@@ -41,7 +41,7 @@ export default define({
     remote: {
       type: "boolean",
       description:
-        "read the repository SNAPSHOT_REPO instead (list, ls, get, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
+        "read the repository SNAPSHOT_REPO instead (list, ls, get, mount, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
     },
     "by-name": {
       type: "boolean",
@@ -51,7 +51,14 @@ export default define({
   },
   async parse(args) {
     const { action } = args;
-    if (action === "ls" || action === "get" || args.files || args.checksum || args.recursive) {
+    if (
+      action === "ls" ||
+      action === "get" ||
+      action === "mount" ||
+      args.files ||
+      args.checksum ||
+      args.recursive
+    ) {
       const files = (await import("../files/request.ts")).parseFilesRequest(args);
       if (files) return { files };
     }

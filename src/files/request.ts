@@ -18,6 +18,14 @@ export interface GetRequest extends SnapshotChoice {
   destination: string;
 }
 
+export interface MountRequest extends SnapshotChoice {
+  action: "mount";
+  /** A directory of the guest. */
+  path: string;
+  /** Where it is mounted. */
+  directory: string;
+}
+
 export interface DiffRequest {
   action: "diff-files";
   from: string;
@@ -27,7 +35,7 @@ export interface DiffRequest {
   json: boolean;
 }
 
-export type FilesRequest = ListRequest | GetRequest | DiffRequest;
+export type FilesRequest = ListRequest | GetRequest | MountRequest | DiffRequest;
 
 /** Arguments of `snapshots` for files. */
 export interface FilesArgs {
@@ -73,6 +81,10 @@ export function parseFilesRequest(args: FilesArgs): FilesRequest | undefined {
   if (action === "get") {
     if (json) throw usageError("snapshots get takes no --json", "give --json to: ls");
     return parseGet(words, remote);
+  }
+  if (action === "mount") {
+    if (json) throw usageError("snapshots mount takes no --json", "give --json to: ls");
+    return parseMount(words, remote);
   }
   if (!listsDifferences) return undefined;
   const [from, to, ...more] = words;
@@ -124,4 +136,17 @@ function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequ
   if (destination === "-" && paths.length > 1)
     throw usageError("snapshots get: standard output takes one path", "name a directory as the last word");
   return { action: "get", name, paths, destination, remote };
+}
+
+function parseMount([name, ...words]: readonly string[], remote: boolean): MountRequest {
+  const directory = words.pop();
+  const [path = "/", ...more] = words;
+  if (name === undefined || directory === undefined || more.length > 0)
+    throw usageError(
+      "snapshots mount takes a NAME, a PATH or none, and a DIR",
+      `for example: ${commandLine("snapshots", "mount", name ?? "LAST", "./files")}`,
+    );
+  validateSnapshotReference(name);
+  validateGuestPath(path, name);
+  return { action: "mount", name, path, directory, remote };
 }

@@ -22,7 +22,7 @@ import type { Vm } from "../vm/find.ts";
 import { Media } from "../vm/media.ts";
 
 /** What the job `files` does (scripts/rescue/files.job). */
-export type FilesOperation = "volumes" | "list" | "sums" | "pack" | "pack-all" | "unpack";
+export type FilesOperation = "volumes" | "list" | "sums" | "pack" | "pack-all" | "serve" | "unpack";
 
 /** One run of that job. */
 export interface FilesJob {
@@ -39,15 +39,18 @@ export interface FilesJob {
   listing?: ((path?: string) => string) | undefined;
   /** Of `pack`: a directory becomes an archive with this name in it, which is as long as the file `archive` says. */
   stream?: string | undefined;
+  /** Called when the job has started. */
+  onStarted?: () => void;
 }
 
 /** A hostile filesystem may keep the rescue busy: limits in seconds, unless TIMEOUT is set. */
-const LIMIT_SECONDS: Readonly<Record<FilesOperation, number>> = {
+const LIMIT_SECONDS: Readonly<Record<FilesOperation, number | undefined>> = {
   volumes: 300,
   list: 600,
   sums: 3600,
   pack: 3600,
   "pack-all": 3600,
+  serve: undefined,
   unpack: 3600,
 };
 
@@ -118,7 +121,15 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   const write = async (piece: Uint8Array): Promise<void> => {
     log = Buffer.concat([log, piece]).subarray(-LOG_BYTES);
   };
-  const run = { job: "files", rescue, machine, capabilities, quiet: true } as const;
+  const run = {
+    job: "files",
+    rescue,
+    machine,
+    capabilities,
+    quiet: true,
+    cannot: job.cannot,
+    onStarted: job.onStarted,
+  } as const;
   const status = await runRescue(context, work, run, write).catch((error: unknown) => {
     // Its hint may name a log in a directory that is removed now.
     throw error instanceof VmError && error.hint?.includes(work.dir) && isTemporary

@@ -45,6 +45,10 @@ export interface RescueRun {
   capabilities: Capabilities;
   /** The run is a step of another command: its start is not reported. */
   quiet?: true;
+  /** Start of the error message if there is no space for its disks; absent: it is paused until there is. */
+  cannot?: string;
+  /** Called when the job has started. */
+  onStarted?: (() => void) | undefined;
 }
 
 /** The shares of each job: its input and its output. */
@@ -67,10 +71,11 @@ const APPEND = [
   "norandmaps",
 ].join(" ");
 
-/** Virtio-serial ports: the runner receives `stop` on one, programs in the rescue ask the user on the other. */
+/** Virtio-serial ports: the runner receives `stop` on one, programs in the rescue ask the user on another; one serves files. */
 export const CHANNELS = [
   { name: "vm.control.0", socket: WORK.control },
   { name: "vm.ask.0", socket: WORK.ask },
+  { name: "vm.files.0", socket: WORK.files },
 ] as const;
 
 /**

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -46,6 +47,8 @@ interface Answer {
   look?: (qemu: FakeQemu) => void;
   /** Before it answers. */
   after?: Promise<void>;
+  /** The job does not end. */
+  hangs?: true;
 }
 
 /** What a test did not find as expected while its rescue ran. */
@@ -61,7 +64,7 @@ function answers(box: Sandbox, ...all: Answer[]): void {
   let run = 0;
   box.qemu = {
     started: (qemu) => {
-      const { status = 0, log = "", result = "", files = {}, look, after } = all[run++ % all.length]!;
+      const { status = 0, log = "", result = "", files = {}, look, after, hangs } = all[run++ % all.length]!;
       const out = join(qemu.directory, ".out");
       void (async () => {
         await until("the job is followed", () => qemu.isTaken("ask.sock"));
@@ -82,6 +85,7 @@ function answers(box: Sandbox, ...all: Answer[]): void {
         }
         await after;
         writeFileSync(join(out, "STARTED"), "");
+        if (hangs) return;
         writeFileSync(join(out, "job.log"), log);
         writeFileSync(join(out, "length"), `${Buffer.from(result).length}\n`);
         for (const [name, text] of Object.entries(files)) writeFileSync(join(out, name), text);
@@ -420,5 +424,53 @@ describe("restore --only", () => {
     await box.ends(64, "restore --only=/etc --copy S1", "--copy");
     await box.running();
     await box.ends(75, "restore --only=/etc S1", "running");
+  });
+});
+
+test("without space the rescue is not paused until there is: the command ends (exit 73)", async () => {
+  using box = await withFiles();
+  const data = { action: "stop", nospace: true, "node-name": "disk0", operation: "write", reason: "no" };
+  answers(box, { hangs: true, look: (qemu) => qemu.emit("BLOCK_IO_ERROR", data) });
+  await box.ends(73, "snapshots get S1 /srv to", "cannot read files of S1: no space left on device");
+  expect(scratch(box)).toEqual([]);
+});
+
+/** The rescue ends when sshfs has ended. */
+function endsAfterSshfs(qemu: FakeQemu): void {
+  const said = join(qemu.directory, "sshfs.log");
+  void until("sshfs has spoken", () => existsSync(said) && lstatSync(said).size > 0).then(() => {
+    writeFileSync(join(qemu.directory, ".out/STATUS"), "0\n");
+    qemu.end("guest-shutdown");
+  });
+}
+
+describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
+  test("the job's error, or what sshfs said, if nothing gets mounted", async () => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    box.program("sshfs", "echo 'unknown option' >&2; exit 1");
+    mkdirSync(box.path("mnt"));
+    answers(box, { status: 66, log: "no such file: /x\n" });
+    const mount = "snapshots mount S1 /x mnt";
+    await box.ends(66, mount, "cannot mount files of S1: no such file: /x", "vm snapshots ls S1");
+    answers(box, { hangs: true, look: endsAfterSshfs });
+    await box.ends(74, "snapshots mount S1 mnt", "unknown option");
+    expect(scratch(box)).toEqual([]);
+  });
+
+  test("refuses without sshfs, and what is no empty directory", async () => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    const sshfs = box.program("sshfs", "exit 1");
+    await box.ends(66, "snapshots mount S1 mnt", "no such directory", "mkdir");
+    mkdirSync(box.path("mnt/full"), { recursive: true });
+    await box.ends(73, "snapshots mount S1 mnt", "not empty");
+    await box.ends(66, "snapshots mount S9 mnt/full", "S9");
+    await box.ends(64, "snapshots mount S1", "a DIR");
+    await box.ends(64, "snapshots mount S1 srv mnt", "not absolute");
+    await box.ends(64, "snapshots mount S1 mnt --json", "no --json");
+    rmSync(sshfs);
+    box.without("sshfs");
+    await box.ends(69, "snapshots mount S1 mnt/full", "sshfs is not installed");
   });
 });

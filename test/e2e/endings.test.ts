@@ -876,6 +876,17 @@ const TABLE: readonly Row[] = [
     ],
   },
   {
+    command: "snapshots mount",
+    args: ["snapshots", "mount", "S0", "."],
+    from: "off",
+    said: / is mounted read-only on /,
+    done: () => false,
+    ends: [
+      { how: "refused: DIR is not empty", status: 73 },
+      { how: "refused: no such directory", status: 66, args: ["snapshots", "mount", "S0", "none"] },
+    ],
+  },
+  {
     command: "timer",
     args: ["timer", "--print"],
     from: "off",

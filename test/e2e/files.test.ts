@@ -1,8 +1,8 @@
 /** Files of a snapshot, by the real rescue: awkward names, hostile filesystems, LVM and the like. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Sandbox } from "./harness.ts";
+import { until, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -13,6 +13,7 @@ import {
   smallSandbox,
   suite,
   testInTurn,
+  untilQuiet,
 } from "./tools.ts";
 
 const TREE = String.raw`
@@ -97,6 +98,28 @@ suite(
       expectError(await box.vm(["restore", "Q", "--only=/none/x"]), 66, /no such file/);
     });
 
+    test("mount: read-only, by its own rescue, until it is unmounted; the VM is not locked meanwhile", async () => {
+      const point = box.path("point");
+      mkdirSync(point);
+      const mount = box.start(["snapshots", "mount", "Q", "/srv", "point"]);
+      await until("it is mounted", () => mount.stderr().includes("is mounted"));
+      expect(sha256(join(point, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
+      expect(names(point)).toContain("new\nline");
+      expect(readlinkSync(join(point, "loop"))).toBe("loop");
+      expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
+      expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
+      await box.ok(["snapshots", "describe", "Q", "is mounted"]);
+      await shell(`fusermount3 -u '${point}'`, box.top);
+      expect(await mount.done).toMatchObject({ status: 0 });
+      const killed = box.start(["snapshots", "mount", "Q", "point"]);
+      await until("it is mounted", () => killed.stderr().includes("is mounted"));
+      killed.kill("SIGKILL");
+      await untilQuiet(box);
+      expect(names(point)).toEqual([]);
+      await box.ok(["snapshots", "describe", "Q", "was mounted"]);
+      expect(names(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);
+    });
+
     test("damaged superblocks end in an error, in bounded time", async () => {
       const image = join(box.top, "root.raw");
       const whole = readFileSync(image);
@@ -135,5 +158,5 @@ suite(
       }
     });
   },
-  ["mke2fs"],
+  ["mke2fs", "sshfs", "fusermount3"],
 );

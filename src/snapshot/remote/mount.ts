@@ -40,11 +40,10 @@ const EXIT_MS = 5000;
 
 const WHAT = "cannot read the repository in place";
 
-const noFuse = (why: string, hint: string | undefined): VmError =>
-  new VmError("unavailable", `${WHAT}: ${why}`, { reason: "no-fuse", hint });
-
-/** @throws 69 with the reason `no-fuse` if this host cannot mount: the snapshot can be fetched instead */
-export function requireFuse(): void {
+/** @throws 69 with the reason `no-fuse` if this host cannot mount: a snapshot can be fetched instead */
+export function requireFuse(what = WHAT): void {
+  const noFuse = (why: string, hint: string | undefined): VmError =>
+    new VmError("unavailable", `${what}: ${why}`, { reason: "no-fuse", hint });
   if (findFusermount() === undefined)
     throw noFuse("fusermount3 is not installed (not found on PATH)", installHint(PACKAGES.fuse));
   try {

@@ -51,6 +51,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     SHARED_RAM: "1",
     SMBIOS: [],
     SSH_USER: "root",
+    LABELS: [],
     NETWORKS: [],
     NETBOOT: "last",
     NETBOOT_DIR: "",

@@ -1,4 +1,4 @@
-import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
+import { isLabel, isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
 import { parseMac } from "../machine/mac.ts";
@@ -151,6 +151,12 @@ const bootFile = textOfForm(
   `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
   (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
 );
+export const LABEL_SYNTAX = "small letters, digits and . _ -, from a letter on, at most 63";
+const labels = listOfForm({
+  allowed: LABEL_SYNTAX,
+  parse: (item: string) => (isLabel(item) ? item : undefined),
+  separator: /[\s,]+/,
+});
 const TPM_SYNTAX = "2.0, or empty";
 const tpm: Parser<"" | "2.0"> = parser({ allowed: TPM_SYNTAX, choices: ["2.0"] }, (raw) => {
   const value = (["", "2.0"] as const).find((one) => one === scalarOf(raw));
@@ -206,6 +212,7 @@ export const SCHEMA = {
   SHARED_RAM: keptIfChanged(flag, "the guest's RAM is shared memory, as suspend needs it"),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  LABELS: keptIfChanged(labels, "labels, by which commands select VMs: vm stop @web, vm list --label=web"),
   NETWORKS: keptIfChanged(
     networks,
     "network cards, one element a card: user, passt, bridge=NAME, tap=NAME, net=NAME, or none for no card of this number; options: ,mac=ADDRESS ,link=down, of net ,outside=off",
@@ -335,6 +342,7 @@ const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
   "IMAGE_NUMBERS",
   "CONTROLLER_PLACES",
   "SSH_USER",
+  "LABELS",
 ]);
 
 /** The machine settings among these. */

@@ -13,30 +13,40 @@ import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import type { Status } from "./status-types.ts";
 
+/** The state, or what tells more. */
+export const stateWord = ({ job, panicked, template, state }: Status): string =>
+  state === "broken" ? state : job ? "job" : panicked ? "panicked" : template ? "template" : state;
+
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
+
+function rowOf(vm: Status, nameOf: (directory: string) => string): string[] {
+  const place = plain(nameOf(vm.directory));
+  if (vm.state === "broken") return [plain(vm.name), vm.state, "", "", "", "", "", "", place];
+  return [
+    plain(vm.name),
+    stateWord(vm),
+    vm.arch ?? "",
+    String(vm.cores),
+    formatSize(vm.memoryMiB! * 2 ** 20),
+    disksOf(vm),
+    String(vm.snapshots?.count ?? "?"),
+    typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : "",
+    place,
+  ];
+}
 
 /** Formats VMs as a table. @param nameOf argument of `-d` for a directory */
 export function formatList(all: readonly Status[], nameOf: (directory: string) => string): string {
   if (all.length === 0) return "";
-  const rows = all.map((vm) =>
-    vm.state === "broken"
-      ? [plain(vm.name), vm.state, "", "", "", "", "", "", plain(nameOf(vm.directory))]
-      : [
-          plain(vm.name),
-          vm.job ? "job" : vm.panicked ? "panicked" : vm.template ? "template" : vm.state,
-          vm.arch ?? "",
-          String(vm.cores),
-          formatSize(vm.memoryMiB! * 2 ** 20),
-          disksOf(vm),
-          String(vm.snapshots?.count ?? "?"),
-          typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : "",
-          plain(nameOf(vm.directory)),
-        ],
-  );
+  // Only where there are some.
+  const labelled = all.some(({ labels = [] }) => labels.length > 0);
+  const withLabels = (cells: string[], labels: string): string[] =>
+    labelled ? cells.toSpliced(-1, 0, labels) : cells;
+  const rows = all.map((vm) => withLabels(rowOf(vm, nameOf), (vm.labels ?? []).join(" ")));
   const errors = all.flatMap(({ error, name }) =>
     error === undefined ? [] : [`${plain(name)}: ${error.split("\n").map(plain).join("\n  ")}\n`],
   );
-  return formatTable([HEAD, ...rows]) + errors.join("");
+  return formatTable([withLabels(HEAD, "LABELS"), ...rows]) + errors.join("");
 }
 
 const disksOf = ({ disks = [] }: Status): string => {
@@ -101,6 +111,7 @@ export function formatStatus(vm: Status): string {
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],
+    ["labels", vm.labels?.length ? vm.labels.join(" ") : undefined],
     ["template", vm.template ? "yes: it can only be cloned" : undefined],
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],

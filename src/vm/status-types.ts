@@ -21,6 +21,8 @@ export interface Status {
   error?: string;
   /** Hint for the error. */
   hint?: string;
+  /** Setting LABELS. */
+  labels?: string[];
   arch?: Arch;
   /** Of all sockets. */
   cores?: number;

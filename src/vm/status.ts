@@ -78,6 +78,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
+    labels: settings.LABELS,
     arch: settings.QEMUARCH,
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,

@@ -292,6 +292,17 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },
+  LABELS: {
+    good: [
+      ["", []],
+      ["web lab-1,x.y", ["web", "lab-1", "x.y"]],
+      [
+        ["web", "db"],
+        ["web", "db"],
+      ],
+    ],
+    bad: ["Web", "1a", "-x", "a/b", "a@b", { raw: ["web", "ж"], given: "ж" }, "x".repeat(64)],
+  },
   NETWORKS: {
     good: [
       ["", []],

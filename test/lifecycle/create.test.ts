@@ -66,6 +66,7 @@ const CHANGED: Record<
   SHARED_RAM: "",
   SMBIOS: ["type=1,serial=7"],
   SSH_USER: "anna",
+  LABELS: ["web"],
   NETWORKS: ["none"],
   NETBOOT: "first",
   NETBOOT_DIR: "/srv",

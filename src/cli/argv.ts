@@ -1,5 +1,6 @@
 import { badOption } from "../config/complaint.ts";
-import { LABEL_SYNTAX, parseSetting, type RawSettings } from "../config/schema.ts";
+import { LABEL_SYNTAX } from "../config/machine-values.ts";
+import { parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
 import { isLabel } from "../lib/text.ts";
 import type { Options } from "../vm/context.ts";

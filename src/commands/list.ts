@@ -1,4 +1,4 @@
-import { STATES } from "../vm/choices.ts";
+import { STATES } from "../vm/status-types.ts";
 import { define } from "./define.ts";
 
 export default define({

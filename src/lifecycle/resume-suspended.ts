@@ -43,7 +43,16 @@ export interface Resuming {
 }
 
 /** Settings that the devices of a machine do not depend on. */
-const FREE = new Set(["FORWARDS", "DISK_AIO", "SSH_USER", "LABELS"]);
+const FREE = new Set([
+  "FORWARDS",
+  "DISK_AIO",
+  "SSH_USER",
+  "LABELS",
+  "CPU_QUOTA",
+  "MEMORY_MAX",
+  "IO_WEIGHT",
+  "SLICE",
+]);
 
 const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;
 

@@ -1,5 +1,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { hasLimits } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
@@ -21,7 +22,8 @@ import { lstatOf } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { readMark } from "../store/mark.ts";
+import { readMark, updateRun } from "../store/mark.ts";
+import type { RunRecord } from "../store/mark-types.ts";
 import { isSuspended } from "../store/is-suspended.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
@@ -29,7 +31,7 @@ import { RUN_NAMES } from "../store/working-names.ts";
 import { connectCards } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
-import { warnOfMemory } from "../vm/fit.ts";
+import { refuseMemoryMax, warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
@@ -170,6 +172,7 @@ async function startVm(
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   warnOfMemory(vm);
+  refuseMemoryMax("run", vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
@@ -185,7 +188,7 @@ async function startVm(
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
       const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
-      const machine = await startMachine(context, work, resolved, starting);
+      const machine = await startMachine(context, vm, work, resolved, starting);
       return { vm, work: { ...work, mark: readMark(work.dir) ?? work.mark }, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
@@ -214,6 +217,7 @@ interface Starting {
 
 async function startMachine(
   context: Context,
+  { settings }: Vm,
   work: Workdir,
   resolved: Machine,
   { argv, capabilities, detached, ramFds, resuming }: Starting,
@@ -244,6 +248,7 @@ async function startMachine(
   const downLinks = resolved.nics.filter(({ link }) => link === "down");
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  let limits: RunRecord["limits"];
   const starting = startQemu({
     // A card's link is set by a command only, before the guest runs.
     argv: resuming ? [...argv, ...INCOMING_ARGS] : downLinks.length > 0 ? [...argv, "-S"] : argv,
@@ -254,6 +259,12 @@ async function startMachine(
     arch: resolved.arch,
     ...companionOf(resolved, work.dir, logPath),
     detached,
+    ...(hasLimits(settings) && {
+      onSpawn: async (pid) => {
+        const { confineQemu } = await import("../vm/confine.ts");
+        limits = await confineQemu(pid, resolved.name, settings);
+      },
+    }),
     furtherFds: cards.fds,
     lastFds: ramFds,
     onEvent: (event) => errors.onEvent(event),
@@ -266,6 +277,7 @@ async function startMachine(
     throw (await import("./resume-suspended.ts")).cannotResume(error.message);
   });
   cards.handOver();
+  if (limits) updateRun(work.dir, { limits });
   errors.qmp = machine.qmp;
   if (resuming) {
     const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");

@@ -11,9 +11,8 @@ import { findVms } from "./all.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
-import { STATES } from "./choices.ts";
 import { formatList, formatStatus, stateWord } from "./status-text.ts";
-import type { Status } from "./status-types.ts";
+import { STATES, type Status } from "./status-types.ts";
 import { examineVm, readVmStatus } from "./status.ts";
 
 /** Shows one VM. @throws the exit status of an error, which is shown */
@@ -46,13 +45,13 @@ export interface Selection {
   labels: readonly string[];
 }
 
-const isState = (word: string): boolean => (STATES as readonly string[]).includes(word);
+const isStateWord = (word: string): boolean => (STATES as readonly string[]).includes(word);
 
 /** Words of `list`: a state, else a name or a pattern. @throws 64 */
 export function parseSelection(words: readonly string[], labels: readonly string[] = []): Selection {
   return {
-    states: words.filter(isState),
-    patterns: words.filter((word) => !isState(word)),
+    states: words.filter(isStateWord),
+    patterns: words.filter((word) => !isStateWord(word)),
     labels,
   };
 }

@@ -134,6 +134,7 @@ export function formatStatus(vm: Status): string {
         : undefined,
     ],
     ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
+    ["limits", vm.limits && formatLimits(vm.limits)],
     ["pid", vm.pid?.toString()],
     ["started", vm.started ? formatTime(vm.started) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
@@ -170,6 +171,20 @@ export function formatStatus(vm: Status): string {
     )
     .join("");
 }
+
+/** `CPU 150 %, memory 2.0 GiB, I/O weight 50, in /vms.slice/vm-web-7.scope` */
+const formatLimits = (limits: NonNullable<Status["limits"]>): string => {
+  const { group, cpuPercent, memoryBytes, ioWeight, problem } = limits;
+  return [
+    cpuPercent !== null && `CPU ${cpuPercent} %`,
+    memoryBytes !== null && `memory ${formatSize(memoryBytes)}`,
+    ioWeight !== null && `I/O weight ${ioWeight}`,
+    group !== null && `in ${group}`,
+    problem,
+  ]
+    .filter(Boolean)
+    .join(", ");
+};
 
 /** `/srv/base, snapshot S1, linked` */
 const formatOrigin = ({ directory, snapshot, linked }: NonNullable<Status["clonedFrom"]>): string =>

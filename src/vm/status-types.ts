@@ -2,10 +2,25 @@
 import type { RawSettings } from "../config/schema.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { RunEnd } from "../store/mark-types.ts";
+import type { LimitStatus } from "./confine.ts";
 import type { MachineDisk } from "./disks.ts";
 import type { ListedNic } from "./nics.ts";
 import type { Reach } from "./reach.ts";
 import type { NextRunChange } from "./running-settings.ts";
+
+/** States of VMs as `list` shows them: those of `state`, and what else is told of a VM in their place. */
+export const STATES = [
+  "running",
+  "paused",
+  "suspended",
+  "stopped",
+  "created",
+  "crashed",
+  "broken",
+  "job",
+  "panicked",
+  "template",
+] as const;
 
 /** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
@@ -82,6 +97,8 @@ export interface Status {
   /** A job's rescue is running, not the guest. */
   job?: boolean;
   pid?: number | null;
+  /** Of a running VM with limits (CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE): those in force. */
+  limits?: LimitStatus;
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;

@@ -303,6 +303,35 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["Web", "1a", "-x", "a/b", "a@b", { raw: ["web", "ж"], given: "ж" }, "x".repeat(64)],
   },
+  CPU_QUOTA: {
+    good: [
+      ["", undefined],
+      ["150%", 150],
+      ["5", 5],
+    ],
+    bad: ["0%", "-1%", "1.5%", "%", "12345678%", "50 %"],
+  },
+  MEMORY_MAX: {
+    good: [
+      ["", undefined],
+      ["3G", 3072],
+    ],
+    bad: ["0", "lots", "infinity"],
+  },
+  IO_WEIGHT: {
+    good: [
+      ["", undefined],
+      ["10000", 10_000],
+    ],
+    bad: ["0", "10001", "x"],
+  },
+  SLICE: {
+    good: [
+      ["", ""],
+      ["vms-lab.slice", "vms-lab.slice"],
+    ],
+    bad: ["vms", ".slice", "../x.slice", "a/b.slice", "-x.slice", "a b.slice"],
+  },
   NETWORKS: {
     good: [
       ["", []],

@@ -1,0 +1,43 @@
+/** Limits of qemu by a real systemd: a manager of the user, in a mount namespace whose /run says that systemd has booted. */
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { binary } from "./harness.ts";
+import { isRoot, shell, smallSandbox, suite } from "./tools.ts";
+
+/** Prints JSON of status, and the groups of qemu. */
+const script = (words: string): string => `
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system /run/user/0
+export XDG_RUNTIME_DIR=/run/user/0
+/lib/systemd/systemd --user --unit=basic.target >/dev/null 2>&1 &
+manager=$!
+trap 'kill $manager' EXIT
+for i in $(seq 100); do [ -S /run/user/0/bus ] && busctl --user status org.freedesktop.systemd1 >/dev/null 2>&1 && break; sleep 0.1; done
+${words} run --detach >&2
+${words} status --json
+pid=$(${words} status --json | sed -n 's/^ *"pid": \\([0-9]*\\).*/\\1/p')
+cat /proc/$pid/cgroup
+${words} stop --force >&2
+`;
+
+suite(
+  "limits",
+  () => {
+    // A container without systemd as PID 1 lets root run one.
+    const withSystemd =
+      isRoot && Bun.which("busctl") !== null && Bun.which("unshare") !== null ? test : test.skip;
+    withSystemd("by systemd: a scope in the slice, named in status", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "lim it"]);
+      await box.ok(["set", "CPU_QUOTA=50%", "MEMORY_MAX=1G", "SLICE=vmtest.slice"]);
+      const words = `env HOME=${box.home} TMPDIR=${box.tmp} ${binary} -d ${box.host}`;
+      const path = box.path("script.sh");
+      writeFileSync(path, script(words));
+      const output = await shell(`unshare -m bash ${path}`, box.host);
+      expect(output).toMatch(/0::\/\S*vmtest\.slice\/vm-lim\\x20it-\d+\.scope\n/);
+      expect(output).toMatch(/"group": "\/\S*vmtest\.slice\/vm-lim/);
+    });
+  },
+  ["unshare"],
+);

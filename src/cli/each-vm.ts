@@ -10,8 +10,8 @@ import { reportError } from "./report.ts";
 import { hintFor } from "./suggest.ts";
 
 /**
- * Runs a line for each VM that has one of these labels, one VM after another. An error of one does not keep the others
- * from theirs.
+ * Runs a line for each VM that has one of these labels, one VM after another. An error of one does not stop the
+ * others.
  * @returns the highest of their exit statuses
  * @throws 66 if no VM has the label, and after a stop signal
  */

@@ -105,6 +105,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "a working disk is damaged, or files of the VM cannot be read",
   },
   list: {},
+  top: { ok: "shown, also if no VM is running" },
   set: {
     ok: "settings stored, or they were already",
     noInput: NO_VM,

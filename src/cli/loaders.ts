@@ -12,6 +12,7 @@ export const LOADERS = {
   suspend: () => import("../commands/suspend.ts"),
   status: () => import("../commands/status.ts"),
   list: () => import("../commands/list.ts"),
+  top: () => import("../commands/top.ts"),
   set: () => import("../commands/set.ts"),
   nic: () => import("../commands/nic.ts"),
   forward: () => import("../commands/forward.ts"),

@@ -26,7 +26,7 @@ export const showsSeveral = (name: string): boolean => SHOWING.has(name);
 export const takesLabels = (name: string): boolean => FOR_EACH.has(name) || SHOWING.has(name);
 
 /**
- * The label of `@web`, behind a single command. The name of a command is none: with it begins the next command of a
+ * The label of `@web`, after a single command. The name of a command is none: with it begins the next command of a
  * batch.
  */
 export function labelBehind(word: string | undefined): string | undefined {
@@ -56,5 +56,5 @@ export function requireSelecting(
       hint: "run them in the background: --detach",
     });
   if (batch.length > 1 && batch.some(({ command: { name } }) => SHOWING.has(name)))
-    throw new VmError("usage", "list and top stand alone on a line with a label");
+    throw new VmError("usage", "list and top cannot be combined with other commands on a line with a label");
 }

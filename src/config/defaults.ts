@@ -56,6 +56,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     MEMORY_MAX: "",
     IO_WEIGHT: "",
     SLICE: "",
+    DISK_LIMITS: [],
     NETWORKS: [],
     NETBOOT: "last",
     NETBOOT_DIR: "",

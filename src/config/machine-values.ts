@@ -1,4 +1,5 @@
 /** What some settings of a VM may be: those of its machine, its labels, and limits of its qemu. */
+import { parseSize } from "../lib/size.ts";
 import { isLabel } from "../lib/text.ts";
 import { parseMac } from "../machine/mac.ts";
 import { LAYOUTS, type Layout } from "../machine/types.ts";
@@ -52,6 +53,43 @@ export const slice = pattern(
   "a name that ends in .slice, or empty",
   /^$|^[A-Za-z0-9:_][A-Za-z0-9:_.\\-]{0,200}\.slice$/,
 );
+
+/** The limit of a disk, by its number. */
+export interface DiskLimit {
+  number: number;
+  /** Requests per second. */
+  iops?: number;
+  bytesPerSecond?: number;
+}
+
+export const DISK_LIMIT_SYNTAX = "NUMBER:iops=N, NUMBER:bps=SIZE, or both with a comma: 0:iops=500,bps=20M";
+/** qemu takes more, with which a limit has no meaning (THROTTLE_VALUE_MAX). */
+const MAX_LIMIT = 1e15;
+
+/** A whole number, or a size; undefined: not allowed. */
+export const parseRate = (name: "iops" | "bps", text: string): number | undefined => {
+  const value = name === "bps" ? parseSize(text) : /^[1-9]\d{0,14}$/.test(text) ? Number(text) : undefined;
+  return value !== undefined && value <= MAX_LIMIT ? value : undefined;
+};
+
+function parseDiskLimit(item: string): DiskLimit | undefined {
+  const [, number, words = ""] = /^(\d{1,4}):(.+)$/.exec(item) ?? [];
+  if (number === undefined) return undefined;
+  const limit: DiskLimit = { number: Number(number) };
+  for (const word of words.split(",")) {
+    const [, name, text = ""] = /^(iops|bps)=(.+)$/.exec(word) ?? [];
+    const key = name === "iops" ? "iops" : "bytesPerSecond";
+    const value = name === undefined ? undefined : parseRate(name as "iops" | "bps", text);
+    if (value === undefined || limit[key] !== undefined) return undefined;
+    limit[key] = value;
+  }
+  return limit;
+}
+
+export const diskLimits = listOfForm({ allowed: DISK_LIMIT_SYNTAX, parse: parseDiskLimit });
+
+export const formatDiskLimit = ({ number, iops, bytesPerSecond }: DiskLimit): string =>
+  `${number}:${[iops !== undefined && `iops=${iops}`, bytesPerSecond !== undefined && `bps=${bytesPerSecond}`].filter(Boolean).join(",")}`;
 
 /** Is a limit of qemu set? */
 export const hasLimits = (settings: {

@@ -23,7 +23,7 @@ import {
 } from "../machine/parse.ts";
 import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
 import { ARCHES, DISK_AIOS, NETBOOT_ORDERS, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
-import { bootFile, cpuQuota, labels, layout, mac, slice, tpm } from "./machine-values.ts";
+import { bootFile, cpuQuota, diskLimits, labels, layout, mac, slice, tpm } from "./machine-values.ts";
 import { networks } from "./networks.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
@@ -188,6 +188,10 @@ export const SCHEMA = {
     "share of the host's disk I/O from 1 to 10000, among others' 100; empty: the same",
   ),
   SLICE: keptIfChanged(slice, "systemd slice that qemu runs in: vms.slice; empty: the default one"),
+  DISK_LIMITS: keptIfChanged(
+    diskLimits,
+    "limits of disks, by their numbers, as `disk set` stores them: 0:iops=500,bps=20M",
+  ),
   NETWORKS: keptIfChanged(
     networks,
     "network cards, one element a card: user, passt, bridge=NAME, tap=NAME, net=NAME, or none for no card of this number; options: ,mac=ADDRESS ,link=down, of net ,outside=off",

@@ -23,7 +23,7 @@ const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
     "New VMs (later: the VM's guest.env)",
     /^(QEMUARCH|SOCKETS|CORES|MEMORY|UEFI|SECURE_BOOT|TPM|KEEPCD|DISKS|IMAGES|IMAGE_FORMATS|IMAGE_NUMBERS|CONTROLLER_PLACES|SHARES|ACCEL|CPU|DISK_AIO|SHARED_RAM|SMBIOS|LABELS)$/,
   ],
-  ["Limits of each VM", /^(CPU_QUOTA|MEMORY_MAX|IO_WEIGHT|SLICE)$/],
+  ["Limits of each VM", /^(CPU_QUOTA|MEMORY_MAX|IO_WEIGHT|SLICE|DISK_LIMITS)$/],
   ["Network", /^(USENETDEV|NETWORKS|NETBOOT.*|FORWARDS|SSH_USER)$/],
   ["The screen", /^(HOST|PORT|DISPLAY_PROTOCOL|SPICE_.*)$/],
   ["Snapshots", /^(PIGZ_LEVEL|SNAPSHOT_.*)$/],

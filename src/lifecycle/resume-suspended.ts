@@ -52,6 +52,7 @@ const FREE = new Set([
   "MEMORY_MAX",
   "IO_WEIGHT",
   "SLICE",
+  "DISK_LIMITS",
 ]);
 
 const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;

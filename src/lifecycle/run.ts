@@ -1,6 +1,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
-import { hasLimits } from "../config/machine-values.ts";
+import { hasLimits, type DiskLimit } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
@@ -246,12 +246,14 @@ async function startMachine(
     },
   );
   const downLinks = resolved.nics.filter(({ link }) => link === "down");
+  const throttled = settings.DISK_LIMITS.length > 0;
+  const held = downLinks.length > 0 || throttled;
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
   let limits: RunRecord["limits"];
   const starting = startQemu({
-    // A card's link is set by a command only, before the guest runs.
-    argv: resuming ? [...argv, ...INCOMING_ARGS] : downLinks.length > 0 ? [...argv, "-S"] : argv,
+    // A card's link and a disk's limit are set by commands only, before the guest runs.
+    argv: resuming ? [...argv, ...INCOMING_ARGS] : held ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -279,6 +281,7 @@ async function startMachine(
   cards.handOver();
   if (limits) updateRun(work.dir, { limits });
   errors.qmp = machine.qmp;
+  if (throttled) await throttle(machine, settings.DISK_LIMITS);
   if (resuming) {
     const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");
     await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
@@ -287,12 +290,24 @@ async function startMachine(
       await reported;
       await requireAlive(work, machine);
     }
-  } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
+  } else if (held) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** Limits the disks of a machine that waits to run. A machine that cannot be limited is ended. */
+async function throttle(machine: QemuSession, limits: readonly DiskLimit[]): Promise<void> {
+  const { throttleDisks } = await import("../live/throttle.ts");
+  try {
+    for (const number of await throttleDisks(machine.qmp, limits))
+      warnOnce(`DISK_LIMITS: the machine has no disk ${number}`);
+  } catch (error) {
+    await machine.end();
+    throw error;
+  }
 }
 
 /** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */

@@ -183,8 +183,8 @@ export function readLimitStatus(
 }
 
 /** The kernel rounds memory to pages. */
-const PAGE_BYTES = 65_536;
+const MAX_PAGE_BYTES = 65_536;
 const isLike = (name: keyof GroupLimits, has: number | undefined, wanted: number): boolean =>
-  has !== undefined && Math.abs(has - wanted) <= (name === "memoryBytes" ? PAGE_BYTES : 0);
+  has !== undefined && Math.abs(has - wanted) <= (name === "memoryBytes" ? MAX_PAGE_BYTES : 0);
 
 const SETTING_OF = { cpuPercent: "CPU_QUOTA", memoryBytes: "MEMORY_MAX", ioWeight: "IO_WEIGHT" } as const;

@@ -9,6 +9,7 @@ import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
+import { formatDiskLimits } from "./disks.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import type { Status } from "./status-types.ts";
@@ -75,14 +76,16 @@ function diskFacts({ disks = [], images = [], diskAio }: Status): [string, strin
   const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
   return [...own, ...images]
     .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
-    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored, aio }) => {
+    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored, aio, ...limits }) => {
       const place = number === null ? "" : `${number}${bus === null ? "" : ` on ${bus}`}: `;
       const unreadable = number !== null && isDiskName(image) ? ", not readable" : "";
       const size = virtualBytes === null ? unreadable : `, ${formatSize(virtualBytes)}`;
       const held = actualBytes === null ? "" : `, ${formatSize(actualBytes)} on the host`;
       const when = number === null ? "not in IMAGES" : formatWhen(attached, stored);
       const io = aio === undefined || diskAio !== undefined ? "" : `, I/O: ${aio}`;
-      return ["disk", `${place}${image}${size}${held}${io}${when && `; ${when}`}`];
+      const most = formatDiskLimits(limits);
+      const limited = most && `, at most ${most}`;
+      return ["disk", `${place}${image}${size}${held}${io}${limited}${when && `; ${when}`}`];
     });
 }
 

@@ -8,7 +8,7 @@ import type { ListedNic } from "./nics.ts";
 import type { Reach } from "./reach.ts";
 import type { NextRunChange } from "./running-settings.ts";
 
-/** States of VMs as `list` shows them: those of `state`, and what else is told of a VM in their place. */
+/** States of VMs as `list` shows them: those of `state`, and what is shown in their place. */
 export const STATES = [
   "running",
   "paused",
@@ -62,6 +62,9 @@ export interface Status {
     bus: DiskBus | null;
     virtualBytes: number | null;
     actualBytes: number;
+    /** Limits; absent: none. */
+    iops?: number;
+    bytesPerSecond?: number;
     attached?: boolean;
     aio?: Aio;
   }[];

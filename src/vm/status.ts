@@ -116,6 +116,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       bus: known?.bus ?? null,
       virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
+      ...(known?.iops && { iops: known.iops }),
+      ...(known?.bytesPerSecond && { bytesPerSecond: known.bytesPerSecond }),
       ...(alive && { attached }),
       ...(attached && describeAio(recorded, known?.number, recorded?.diskAio)),
     };

@@ -76,7 +76,7 @@ test.each([
   [["--label=Lab", "stop"], 64, /--label: 'Lab' is not allowed/],
   [["@stop", "@lab"], 64, /unknown command 'lab'/],
   [["create", "A", "@lab"], 64, /unknown command 'lab'/],
-  [["--label=lab", "@list", "@stop"], 64, /stand alone/],
+  [["--label=lab", "@list", "@stop"], 64, /list and top cannot be combined/],
 ] as const)("%p is refused (%d)", async (words, status, message) => {
   using box = new Sandbox();
   expect(await box.vm(...words)).toMatchObject({ status, stderr: expect.stringMatching(message) });

@@ -1,10 +1,11 @@
 /** Limits of a VM's qemu, by a systemd that a test plays, and by its disks' throttling. */
-import { afterEach, expect, spyOn, test } from "bun:test";
+import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Refusal } from "../fixtures/qemu/block-layer.ts";
 import * as confine from "../../src/vm/confine.ts";
 import { created } from "../fixtures/built.ts";
-import type { Sandbox } from "../fixtures/sandbox.ts";
+import { Sandbox } from "../fixtures/sandbox.ts";
 import { testWith } from "../fixtures/needs.ts";
 
 const CONF = "MEMORY=64M\nCORES=1\nDISKS=(AHCI=1M)\nPORT=\n";
@@ -78,5 +79,80 @@ test("status compares with what the kernel has", () => {
     memoryBytes: null,
     ioWeight: null,
     problem: "not in force: CPU_QUOTA",
+  });
+});
+
+/** Every bus, with the name of its disk's backend in qemu. */
+const BUSES = {
+  AHCI: "disk0-dev",
+  VIRT: "/machine/peripheral/disk0-dev/virtio-backend",
+  NVME: "disk0-dev",
+  SCSI: "disk0-dev",
+  USB: "disk0-dev",
+};
+
+describe("limits of disks", () => {
+  testWith("qemu-img").each(Object.entries(BUSES))(
+    "%s: set while the guest runs, and again at the next start",
+    async (bus, backend) => {
+      using box = await created(CONF.replace("AHCI", bus));
+      const qemu = await box.running();
+      expect(qemu.argv).not.toContain("-S");
+      const { stderr } = await box.ok("disk", "set", "0", "--iops=500", "--bps=20M");
+      expect(stderr).toContain("disk 0: 500 IOPS, 20 MiB/s");
+      expect([...qemu.blocks.throttles]).toEqual([[backend, { iops: 500, bps: 20 << 20 }]]);
+      expect((await box.ok("status")).stdout).toMatch(/disk: .*at most 500 IOPS, 20 MiB\/s/);
+      expect((await box.json("status")).nextRun).toBeUndefined();
+      expect(await box.json("disk", "list")).toMatchObject([{ iops: 500, bytesPerSecond: 20 << 20 }]);
+      expect((await box.ok("disk", "list")).stdout).toMatch(/LIMITS +IMAGE[\s\S]*500 IOPS, 20 MiB\/s/);
+      await box.ok("stop", "--force");
+      const again = await box.running();
+      expect([...again.blocks.throttles]).toEqual([[backend, { iops: 500, bps: 20 << 20 }]]);
+      // Before the guest runs.
+      const order = again.requests.map(({ execute }) => execute).filter((name) => /throttle|cont/.test(name));
+      expect(order).toEqual(["block_set_io_throttle", "cont"]);
+      await box.ok("disk", "set", "disk-0", "--iops=0");
+      expect(again.blocks.throttles.get(backend)).toEqual({ iops: 0, bps: 20 << 20 });
+      await box.ok("disk", "set", "0", "--bps=");
+      expect((await box.json("disk", "list"))[0]).not.toHaveProperty("bytesPerSecond");
+      expect((await box.json("config", "DISK_LIMITS")).DISK_LIMITS.value).toEqual([]);
+    },
+  );
+
+  testWith("qemu-img")("the limit of a removed disk is not that of the next one of its number", async () => {
+    using box = await created(CONF.replace("AHCI=1M", "VIRT=1M"));
+    await box.ok("disk", "add", "VIRT=1M");
+    await box.ok("disk", "set", "1", "--iops=7");
+    await box.ok("disk", "remove", "1", "--delete");
+    await box.ok("disk", "add", "VIRT=1M");
+    expect(await box.json("disk", "list")).toMatchObject([{ number: 0 }, { number: 1 }]);
+    expect((await box.ok("disk", "list")).stdout).not.toContain("IOPS");
+  });
+
+  test.each([
+    [["set", "0"], /--iops or --bps is missing/],
+    [["set", "--iops=1"], /NAME is missing/],
+    [["set", "0", "--iops=1K"], /--iops: '1K' is not allowed/],
+    [["set", "0", "--bps=-1"], /--bps: '-1' is not allowed/],
+    [["list", "--iops=1"], /disk list takes no --iops/],
+  ])("disk %p is refused (64)", async (words, message) => {
+    using box = new Sandbox();
+    expect(await box.vm("disk", ...words)).toMatchObject({
+      status: 64,
+      stderr: expect.stringMatching(message),
+    });
+  });
+
+  testWith("qemu-img")("an unknown disk (66), and what qemu refuses (74)", async () => {
+    using box = await created(CONF);
+    await box.ends(66, ["disk", "set", "3", "--iops=1"]);
+    const qemu = await box.running();
+    qemu.blocks.answers.block_set_io_throttle = () => {
+      throw new Refusal("no");
+    };
+    expect(await box.ends(74, ["disk", "set", "0", "--iops=1"])).toMatchObject({
+      stderr: expect.stringContaining("cannot limit the disk: no"),
+    });
+    expect((await box.ok("disk", "list")).stdout).not.toContain("IOPS");
   });
 });

@@ -332,6 +332,29 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["vms", ".slice", "../x.slice", "a/b.slice", "-x.slice", "a b.slice"],
   },
+  DISK_LIMITS: {
+    good: [
+      ["", []],
+      [
+        ["0:iops=500,bps=20M", "12:bps=1000"],
+        [
+          { number: 0, iops: 500, bytesPerSecond: 20 << 20 },
+          { number: 12, bytesPerSecond: 1000 },
+        ],
+      ],
+    ],
+    bad: [
+      "0",
+      "0:",
+      "0:iops=0",
+      "0:iops=1K",
+      "0:bps=x",
+      "x:iops=1",
+      "0:iops=1,iops=2",
+      "0:iops=1,",
+      "0:bps=9999T",
+    ],
+  },
   NETWORKS: {
     good: [
       ["", []],

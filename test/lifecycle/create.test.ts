@@ -71,6 +71,7 @@ const CHANGED: Record<
   MEMORY_MAX: "100G",
   IO_WEIGHT: "50",
   SLICE: "vms.slice",
+  DISK_LIMITS: ["0:iops=5"],
   NETWORKS: ["none"],
   NETBOOT: "first",
   NETBOOT_DIR: "/srv",

@@ -16,7 +16,11 @@ export default define({
       description:
         "print [{name, directory, pid, cpuPercent, rssBytes, pssBytes, memoryBytes, disk, network}], once",
     },
-    delay: { type: "string", valueHint: "SECONDS", description: "renew the table this often; default: 2" },
+    delay: {
+      type: "string",
+      valueHint: "SECONDS",
+      description: "wait this long between two tables; default: 2",
+    },
   },
   async parse({ selection, once, json, delay }, { options }) {
     const { parseDelay } = await import("../host/top/top.ts");

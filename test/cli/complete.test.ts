@@ -191,7 +191,7 @@ describe("candidates at the end of", () => {
     ["vm nic a", ["add"]],
     ["vm sendkey scr", ["scroll_lock"]],
     ["vm config CO", ["CORES", "CONTROLLER_PLACES"]],
-    ["vm config CORES ME", ["MEMORY", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
+    ["vm config CORES ME", ["MEMORY", "MEMORY_MAX", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
     ["vm config CORES --", ["--example", "--json", "--help"]],
     ["vm run -b --wait=a", ["--wait=agent"]],
     ["vm -c 8 create G run restore S", ["S1", "S0"]],

@@ -24,7 +24,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "commands/list.ts",
-    "names: args.quiet === true",
+    "names: quiet === true",
     "names: false",
     "commands/host.test.ts:of all VMs",
   ),

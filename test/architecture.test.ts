@@ -360,6 +360,7 @@ test("only a few modules write to the standard streams", () => {
     "guest/console-log.ts",
     "guest/console.ts",
     "guest/exec.ts",
+    "host/top/top.ts",
     "job/output.ts",
     "process/stdout.ts",
     "process/terminal.ts",

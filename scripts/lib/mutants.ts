@@ -22,12 +22,7 @@ export const MUTANTS: readonly Mutant[] = [
     "parseStop(args.timeout, false)",
     "commands/run.test.ts:by force",
   ),
-  mutant(
-    "commands/list.ts",
-    "names: args.quiet === true",
-    "names: false",
-    "commands/host.test.ts:of all VMs",
-  ),
+  mutant("commands/list.ts", "names: quiet === true", "names: false", "commands/host.test.ts:of all VMs"),
   mutant(
     "job/run.ts",
     "(!clean && status === 0)",

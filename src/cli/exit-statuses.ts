@@ -106,6 +106,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   list: {},
   events: { noInput: NO_VM },
+  top: { ok: "shown, also if no VM is running" },
   set: {
     ok: "settings stored, or they were already",
     noInput: NO_VM,

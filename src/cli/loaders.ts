@@ -13,6 +13,7 @@ export const LOADERS = {
   status: () => import("../commands/status.ts"),
   list: () => import("../commands/list.ts"),
   events: () => import("../commands/events.ts"),
+  top: () => import("../commands/top.ts"),
   set: () => import("../commands/set.ts"),
   nic: () => import("../commands/nic.ts"),
   forward: () => import("../commands/forward.ts"),

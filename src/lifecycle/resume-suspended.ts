@@ -45,7 +45,17 @@ export interface Resuming {
 }
 
 /** Settings that the devices of a machine do not depend on. */
-const FREE = new Set(["FORWARDS", "DISK_AIO", "SSH_USER"]);
+const FREE = new Set([
+  "FORWARDS",
+  "DISK_AIO",
+  "SSH_USER",
+  "LABELS",
+  "CPU_QUOTA",
+  "MEMORY_MAX",
+  "IO_WEIGHT",
+  "SLICE",
+  "DISK_LIMITS",
+]);
 
 const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;
 

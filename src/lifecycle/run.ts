@@ -1,5 +1,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { hasLimits, type DiskLimit } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
@@ -21,7 +22,8 @@ import { lstatOf } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { readMark } from "../store/mark.ts";
+import { readMark, updateRun } from "../store/mark.ts";
+import type { RunRecord } from "../store/mark-types.ts";
 import { isSuspended } from "../store/is-suspended.ts";
 import { appendHistory } from "../store/history.ts";
 import { startEvents } from "../store/events.ts";
@@ -30,7 +32,7 @@ import { RUN_NAMES } from "../store/working-names.ts";
 import { connectCards } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
-import { warnOfMemory } from "../vm/fit.ts";
+import { refuseMemoryMax, warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
@@ -175,6 +177,7 @@ async function startVm(
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   warnOfMemory(vm);
+  refuseMemoryMax("run", vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
@@ -190,7 +193,7 @@ async function startVm(
     try {
       recordStart(context, vm, work, resolved, { ssh, detach });
       const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
-      const machine = await startMachine(context, work, resolved, starting);
+      const machine = await startMachine(context, vm, work, resolved, starting);
       const mark = readMark(work.dir) ?? work.mark;
       const at = mark.run?.started ?? new Date().toISOString();
       const how = resuming && "resumed";
@@ -223,6 +226,7 @@ interface Starting {
 
 async function startMachine(
   context: Context,
+  { settings }: Vm,
   work: Workdir,
   resolved: Machine,
   { argv, capabilities, detached, ramFds, resuming }: Starting,
@@ -251,11 +255,14 @@ async function startMachine(
     },
   );
   const downLinks = resolved.nics.filter(({ link }) => link === "down");
+  const throttled = settings.DISK_LIMITS.length > 0;
+  const held = downLinks.length > 0 || throttled;
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  let limits: RunRecord["limits"];
   const starting = startQemu({
-    // A card's link is set by a command only, before the guest runs.
-    argv: resuming ? [...argv, ...INCOMING_ARGS] : downLinks.length > 0 ? [...argv, "-S"] : argv,
+    // A card's link and a disk's limit are set by commands only, before the guest runs.
+    argv: resuming ? [...argv, ...INCOMING_ARGS] : held ? [...argv, "-S"] : argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
@@ -263,6 +270,12 @@ async function startMachine(
     arch: resolved.arch,
     ...companionOf(resolved, work.dir, logPath),
     detached,
+    ...(hasLimits(settings) && {
+      onSpawn: async (pid) => {
+        const { confineQemu } = await import("../vm/confine.ts");
+        limits = await confineQemu(pid, resolved.name, settings);
+      },
+    }),
     furtherFds: cards.fds,
     lastFds: ramFds,
     onEvent: (event) => errors.onEvent(event),
@@ -275,7 +288,9 @@ async function startMachine(
     throw (await import("./resume-suspended.ts")).cannotResume(error.message);
   });
   cards.handOver();
+  if (limits) updateRun(work.dir, { limits });
   errors.qmp = machine.qmp;
+  if (throttled) await throttle(machine, settings.DISK_LIMITS);
   if (resuming) {
     const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");
     await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
@@ -284,12 +299,24 @@ async function startMachine(
       await reported;
       await requireAlive(work, machine);
     }
-  } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
+  } else if (held) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** Limits the disks of a machine that waits to run. A machine that cannot be limited is ended. */
+async function throttle(machine: QemuSession, limits: readonly DiskLimit[]): Promise<void> {
+  const { throttleDisks } = await import("../live/throttle.ts");
+  try {
+    for (const number of await throttleDisks(machine.qmp, limits))
+      warnOnce(`DISK_LIMITS: the machine has no disk ${number}`);
+  } catch (error) {
+    await machine.end();
+    throw error;
+  }
 }
 
 /** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */

@@ -61,6 +61,8 @@ export interface QemuOptions {
   arch?: Arch;
   /** Low priority (process/exec.ts). */
   low?: boolean;
+  /** Called with its pid as soon as it is started; awaited before the session is returned. */
+  onSpawn?: ((pid: number) => Promise<void>) | undefined;
   /** qemu keeps running after this program has exited. */
   detached?: boolean;
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
@@ -115,7 +117,10 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   } finally {
     closeSync(log);
   }
-  const qmp = await connectWhenUp(child, monitor, startLimitMs);
+  const [qmp] = await Promise.all([
+    connectWhenUp(child, monitor, startLimitMs),
+    options.onSpawn?.(child.pid),
+  ]);
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
     await companion?.end();

@@ -157,11 +157,13 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const diskAio = AIOS.find((word) => word === value.diskAio);
   const diskAios = value.diskAios === undefined ? undefined : readAios(value.diskAios);
+  const limits = isFields(value.limits) ? readLimits(value.limits) : undefined;
   const ended = value.ended === undefined ? undefined : date(value.ended);
   const how = asText(value.how);
   if (rules === undefined) dropped.push("run.forwards");
   if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");
   if (value.diskAios !== undefined && diskAios === undefined) dropped.push("run.diskAios");
+  if (value.limits !== undefined && limits === undefined) dropped.push("run.limits");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
   if (value.how !== undefined && how === undefined) dropped.push("run.how");
@@ -174,12 +176,19 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     forwards: rules ?? [],
     ...(diskAio && { diskAio }),
     ...(diskAios && { diskAios }),
+    ...(limits && { limits }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.
     ...(value.ended !== undefined && { ended: ended ?? started }),
     ...(how !== undefined && { how }),
   };
+}
+
+function readLimits({ group, problem }: Fields): RunRecord["limits"] {
+  const [place, reason] = [path(group), asText(problem)];
+  if (place !== undefined) return { group: place };
+  return reason === undefined ? undefined : { problem: reason };
 }
 
 /** By numbers of disks. */

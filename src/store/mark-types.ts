@@ -70,6 +70,8 @@ export interface RunRecord {
   diskAios?: Record<number, Aio> | undefined;
   /** The same of all images in WORKDIR, in records of earlier versions. */
   diskAio?: Aio | undefined;
+  /** The control group that its qemu was put into for its limits, or why it was not; absent without limits. */
+  limits?: { group?: string; problem?: string } | undefined;
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** Options of this run; `restart` uses them again. */

@@ -15,7 +15,7 @@ import type { Context } from "./context.ts";
 import { inferEnd } from "./exit-reason.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { findRunning } from "./in-use.ts";
-import { findVms } from "./list.ts";
+import { findVms } from "./all.ts";
 import { listRunEvents } from "./run-events.ts";
 
 /** Arguments of `events`. */

@@ -2,10 +2,25 @@
 import type { RawSettings } from "../config/schema.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { RunEnd } from "../store/mark-types.ts";
+import type { LimitStatus } from "./confine.ts";
 import type { MachineDisk } from "./disks.ts";
 import type { ListedNic } from "./nics.ts";
 import type { Reach } from "./reach-settings.ts";
 import type { NextRunChange } from "./running-settings.ts";
+
+/** States of VMs as `list` shows them: those of `state`, and what is shown in their place. */
+export const STATES = [
+  "running",
+  "paused",
+  "suspended",
+  "stopped",
+  "created",
+  "crashed",
+  "broken",
+  "job",
+  "panicked",
+  "template",
+] as const;
 
 /** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
@@ -21,6 +36,8 @@ export interface Status {
   error?: string;
   /** Hint for the error. */
   hint?: string;
+  /** Setting LABELS. */
+  labels?: string[];
   arch?: Arch;
   /** Of all sockets. */
   cores?: number;
@@ -45,6 +62,9 @@ export interface Status {
     bus: DiskBus | null;
     virtualBytes: number | null;
     actualBytes: number;
+    /** Limits; absent: none. */
+    iops?: number;
+    bytesPerSecond?: number;
     attached?: boolean;
     aio?: Aio;
   }[];
@@ -80,6 +100,8 @@ export interface Status {
   /** A job's rescue is running, not the guest. */
   job?: boolean;
   pid?: number | null;
+  /** Of a running VM with limits (CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE): those in force. */
+  limits?: LimitStatus;
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;

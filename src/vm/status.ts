@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
+import { hasLimits } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
@@ -78,6 +79,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
+    labels: settings.LABELS,
     arch: settings.QEMUARCH,
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
@@ -114,6 +116,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       bus: known?.bus ?? null,
       virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
+      ...(known?.iops && { iops: known.iops }),
+      ...(known?.bytesPerSecond && { bytesPerSecond: known.bytesPerSecond }),
       ...(alive && { attached }),
       ...(attached && describeAio(recorded, known?.number, recorded?.diskAio)),
     };
@@ -154,6 +158,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     import("./tpm-state.ts"),
   ]);
   const errors = describeErrors(work, alive);
+  const pid = findQemus(work)[0]?.pid ?? recorded?.pid;
   if (lstatOf(join(work.dir, SUSPENDING)))
     errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
   return {
@@ -163,13 +168,23 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
     ...(aios.length === 1 && { diskAio: aios[0]! }),
     display: recorded?.display ?? null,
-    pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
+    pid: pid ?? null,
+    ...(recorded && hasLimits(settings) && (await describeLimits(settings, recorded, pid))),
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
     nics: recorded ? await withExited(context, vm, work, general.nics) : general.nics,
     ...(hasSwtpmExited(work) && { tpmExited: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+async function describeLimits(
+  settings: Vm["settings"],
+  { limits: recorded }: RunRecord,
+  pid: number | undefined,
+): Promise<Pick<Status, "limits">> {
+  const limits = (await import("./confine.ts")).readLimitStatus(settings, recorded, pid);
+  return limits ? { limits } : {};
 }
 
 /** Cards of the running machine, with the programs that served them and have exited. */

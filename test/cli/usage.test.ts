@@ -124,7 +124,7 @@ describe("help:", () => {
   );
   test.each([...rows, ...globals])("%s: %s", (_name, help) => {
     const words = help.replace(
-      /^(with --[\w-]+|add|add, remove|build|list|remove|resize|rm|show|list, show): /,
+      /^(with --[\w-]+|add|add, remove|build|list|remove|resize|rm|set|show|list, show): /,
       "",
     );
     // A list of choices needs no verb.

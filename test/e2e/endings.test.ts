@@ -70,7 +70,7 @@ async function makeExport(lab: EndingsLab): Promise<void> {
 }
 
 /** Commands that change nothing: what they say cannot be wrong about it. */
-const PRINTERS = ["completion", "config", "doctor", "events", "list", "man", "self-check", "status"];
+const PRINTERS = ["completion", "config", "doctor", "events", "list", "man", "self-check", "status", "top"];
 
 const has = (lab: EndingsLab, ...names: string[]): boolean =>
   names.every((name) => existsSync(lab.box.path(name)));

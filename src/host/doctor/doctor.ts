@@ -9,6 +9,7 @@ import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
 import { checkAging } from "./tmpfiles.ts";
+import { checkLimits } from "./limits.ts";
 import { checkNetworks } from "./networks.ts";
 import {
   checkFirmwares,
@@ -54,6 +55,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...(kvm.state === "ok" ? [checkHugePages(settings)] : []),
     ...checkFirmwares(settings),
     checkNetboot(),
+    checkLimits(),
     ...networks,
     ...exited,
     ...checkVariables(vm),

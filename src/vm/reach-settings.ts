@@ -205,6 +205,12 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   // Fields that name files are not taken.
   SMBIOS: HARMLESS,
   SSH_USER: HARMLESS,
+  LABELS: HARMLESS,
+  CPU_QUOTA: HARMLESS,
+  MEMORY_MAX: HARMLESS,
+  IO_WEIGHT: HARMLESS,
+  SLICE: HARMLESS,
+  DISK_LIMITS: HARMLESS,
   NETWORKS: reachedNetworks,
   NETBOOT: HARMLESS,
   NETBOOT_DIR: reachedPath("netboot", "NETBOOT_DIR"),

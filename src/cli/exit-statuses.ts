@@ -216,6 +216,13 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "the VM was renamed, but not its timers or its snapshots in the repository",
     busy: LOCKED,
   },
+  "move-work": {
+    ok: "working files moved, or they were there already",
+    noInput: "there is no VM in HOSTDIR, it has no working files, or there is no directory DIR",
+    cannotCreate: FOREIGN,
+    io: "reading or writing failed, or there are other files among the working files",
+    busy: "the VM is running or suspended, or locked by another process",
+  },
   adopt: {
     ok: "working files adopted, or they were already",
     noInput: "there are no working files to adopt",

@@ -27,6 +27,7 @@ export const LOADERS = {
   disk: () => import("../commands/disk.ts"),
   identity: () => import("../commands/identity.ts"),
   rename: () => import("../commands/rename.ts"),
+  "move-work": () => import("../commands/move-work.ts"),
   adopt: () => import("../commands/adopt.ts"),
   destroy: () => import("../commands/destroy.ts"),
   job: () => import("../commands/job.ts"),

@@ -65,7 +65,13 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["gui display vnc spice screen viewer open", SCREEN],
         ["new init make define install import", NEW],
         ["template", [["set TEMPLATE=on", "make the VM a template, which can only be cloned"]]],
-        ["move mv", [["rename NAME", "rename the VM and its directory"]]],
+        [
+          "move mv",
+          [
+            ["rename NAME", "rename the VM and its directory"],
+            ["move-work DIR", "move the working files"],
+          ],
+        ],
         ["save", [...SUSPEND, ...SAVE]],
         ["snap snapshot checkpoint dump", SAVE],
         ["revert rollback undo load recover", RESTORE],

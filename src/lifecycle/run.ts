@@ -41,6 +41,7 @@ import { checkTpmForRun } from "../vm/tpm-state.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
+import { reportVolatile } from "../vm/volatile.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -186,6 +187,7 @@ async function startVm(
       recordStart(context, vm, work, resolved, { ssh, detach });
       const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, work, resolved, starting);
+      if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       return { vm, work: { ...work, mark: readMark(work.dir) ?? work.mark }, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);

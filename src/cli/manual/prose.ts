@@ -124,6 +124,9 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   rename: [
     "NAME is a name beside HOSTDIR, or a path on the same filesystem. The VM must be off. Its name in `guest.env`, linked clones of it (which may run), timers, and the tags of its snapshots in the repository follow; a crontab that names the old directory is reported. Older snapshots have the old name in their settings; `restore` keeps the present one. After an interruption the next command completes what is on this host's disks; `rename` with the present name completes the rest, and has linked clones find a VM that was moved by hand.",
   ],
+  "move-work": [
+    "Moves the working files of a VM that is off to a new directory in DIR, or to HOSTDIR itself. They are whole in the old or in the new place at any moment: within a filesystem by second names, without copying; to another one as copies of the same blocks where it can share them, else without holes, synced before they replace the old ones. After a kill the next command removes the part that is left. A later `restore` stays in DIR if a reboot would empty TMPDIR. Other files among the working files, such as images named in IMAGES, move to DIR with them; to HOSTDIR they are refused.",
+  ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",
     "A copy of HOSTDIR has the same UUID. If a copy is used beside the original, `status` and `identity` name the other directory, commands that change the VM warn, and refuse to push to the repository or prune it: assign a new UUID with `identity --new` in the copy. MAC addresses that are derived from it change, too; those given explicitly stay, as do images outside HOSTDIR, which both VMs then refer to.",

@@ -187,6 +187,15 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     busy: "locked by another process",
     timeout: "--boot: a guest did not boot in time",
   },
+  autostart: {
+    ok: "done; start: the VM runs; stop: the guest is off",
+    noInput: "there is no VM in HOSTDIR, or it has no working files",
+    unavailable: "systemd is not running, cron is not installed, or cron cannot do this",
+    cannotCreate: "a reboot empties a directory of the VM; no permission, or the VM belongs to another user",
+    io: "systemd refused; start: qemu failed; stop: the guest did not power off by itself",
+    busy: UNCHANGEABLE,
+    timeout: "stop: the guest did not power off in time, and was killed",
+  },
   timer: {
     noInput: "there is no such timer",
     unavailable: "systemd is not running",

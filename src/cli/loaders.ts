@@ -22,6 +22,7 @@ export const LOADERS = {
   import: () => import("../commands/import.ts"),
   prune: () => import("../commands/prune.ts"),
   verify: () => import("../commands/verify.ts"),
+  autostart: () => import("../commands/autostart.ts"),
   timer: () => import("../commands/timer.ts"),
   cd: () => import("../commands/cd.ts"),
   disk: () => import("../commands/disk.ts"),

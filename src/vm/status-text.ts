@@ -11,7 +11,8 @@ import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
-import type { Status } from "./status-types.ts";
+import type { UnitState } from "./autostart-state.ts";
+import type { AutostartStatus, Status } from "./status-types.ts";
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
 
@@ -137,6 +138,7 @@ export function formatStatus(vm: Status): string {
       "linked clone",
       `${directory}, of ${snapshot}${missing ? "; missing" : ""}`,
     ]),
+    ["autostart", vm.autostart ? formatAutostart(vm.autostart) : undefined],
     ["settings", vm.settingsFile],
     [
       "not read",
@@ -158,6 +160,32 @@ export function formatStatus(vm: Status): string {
           ],
     )
     .join("");
+}
+
+/** `active`, `failed (start-limit-hit)`, `active, restarted 3 times` */
+export const formatUnitState = ({ active, result, restarts }: UnitState): string =>
+  `${active}${active === "failed" ? ` (${result})` : ""}${restarts > 0 ? `, restarted ${restarts === 1 ? "once" : `${restarts} times`}` : ""}`;
+
+/** `order 50, delay 5 s, restart after a crash; systemd: active` */
+function formatAutostart({
+  manager,
+  order,
+  delaySeconds,
+  wait,
+  restart,
+  state,
+  watched,
+}: AutostartStatus): string {
+  const facts = [
+    `order ${order}`,
+    delaySeconds > 0 && `delay ${delaySeconds} s`,
+    wait && `wait for ${wait}`,
+    restart && "restart after a crash",
+  ];
+  const by = manager === "cron" ? "cron" : manager === "system" ? "systemd" : "the user's systemd";
+  const run =
+    watched === false ? `; this run was started by hand: to have it watched, ${commandLine("restart")}` : "";
+  return `${facts.filter(Boolean).join(", ")}; by ${by}${state ? `: ${formatUnitState(state)}` : ""}${run}`;
 }
 
 /** `/srv/base, snapshot S1, linked` */

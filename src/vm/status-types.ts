@@ -3,9 +3,23 @@ import type { RawSettings } from "../config/schema.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import type { MachineDisk } from "./disks.ts";
+import type { Manager } from "./autostart.ts";
+import type { UnitState } from "./autostart-state.ts";
 import type { ListedNic } from "./nics.ts";
 import type { Reach } from "./reach.ts";
 import type { NextRunChange } from "./running-settings.ts";
+
+export interface AutostartStatus {
+  manager: Manager;
+  unit: string | null;
+  order: number;
+  delaySeconds: number;
+  wait: "ssh" | "agent" | null;
+  restart: boolean;
+  /** Of `status` only, with systemd. */
+  state?: UnitState | null;
+  watched?: boolean;
+}
 
 /** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
@@ -88,6 +102,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** Started with the host; null: it is not. `watched`, of a running VM: this run was started by its unit. */
+  autostart?: AutostartStatus | null;
   /** The running guest's kernel has panicked. */
   panicked?: true;
   /** Errors inside the running machine. */

@@ -1,4 +1,4 @@
-/** `move-work`: the working files in another directory, whole at any moment. */
+/** `move-work`: the working files in another directory, intact at any time. */
 import { expect, test } from "bun:test";
 import {
   existsSync,

@@ -40,6 +40,7 @@ export function buildUnit({ plan, system, after }: UnitParts): string {
         `RequiresMountsFor=${mounts}`,
       ]
     : [];
+  const stop = quoteUnitCommand(plan, "stop", `--timeout=${stopSeconds}`);
   return [
     "# Written by `autostart on`, which also removes it: autostart off",
     formatUnitSection("Unit", [
@@ -62,7 +63,9 @@ export function buildUnit({ plan, system, after }: UnitParts): string {
         ...(delaySeconds > 0 ? [`--delay=${delaySeconds}`] : []),
         ...(wait === null ? [] : [`--wait=${wait}`]),
       )}`,
-      `ExecStop=${quoteUnitCommand(plan, "stop", `--timeout=${stopSeconds}`)}`,
+      `ExecStop=${stop}`,
+      // Also if the start is interrupted while it waits for the guest.
+      `ExecStopPost=${stop}`,
       // Programs that serve a network are shared by VMs.
       "KillMode=process",
       "SuccessExitStatus=KILL",

@@ -89,6 +89,8 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],
         ["cron schedule", [["timer", "show a timer that makes backups"]]],
+        ["enable onboot boot-start", [["autostart on", "start the VM with the host"]]],
+        ["disable", [["autostart off", "do not start the VM with the host"]]],
         ["eject", [["cd --eject", "take the CD out"]]],
         ["insert dvd cdrom iso", [["cd IMAGE", "put a CD into the drive"]]],
         ["disks drive drives", [["disk", "list the VM's disks"]]],

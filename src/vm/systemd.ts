@@ -2,6 +2,7 @@ import { realpathSync } from "node:fs";
 import { basename, isAbsolute, join, resolve } from "node:path";
 import { log } from "../lib/log.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { callerUid, findUserName } from "../lib/trust.ts";
 import { exec, findProgram } from "../process/exec.ts";
 import type { ProcessFacts } from "./context.ts";
 
@@ -42,4 +43,13 @@ export function ownPath({ prog, cwd }: Pick<ProcessFacts, "prog" | "cwd">, user:
   if (basename(execPath) !== prog)
     log.warn(`${user} will run ${basename(execPath)}: ${prog} no longer exists`);
   return execPath;
+}
+
+/** A user with lingering has a file here (systemd-logind). */
+const LINGER = "/var/lib/systemd/linger";
+
+/** Why the user's systemd does not start with the host; undefined if it does. */
+export function findLingerProblem(): string | undefined {
+  if (lstatOf(join(LINGER, findUserName(callerUid())))) return undefined;
+  return "your systemd starts when you log in, and ends with your last session; to start it with the host: loginctl enable-linger";
 }

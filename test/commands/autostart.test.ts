@@ -1,4 +1,4 @@
-/** `autostart`: units of systemd and a crontab, by programs that record what they are told; what these run. */
+/** `autostart`: units of systemd and a crontab, by programs that record their arguments; what these run. */
 import { describe, expect, test } from "bun:test";
 import {
   existsSync,
@@ -168,7 +168,7 @@ test.each<[line: string, status: number, printed: string]>([
 });
 
 describe("refuses a VM that would not survive a reboot:", () => {
-  test("working files in memory; move-work mends that", async () => {
+  test("working files in memory, until move-work", async () => {
     using box = await lasting();
     const memory = mkdtempSync("/dev/shm/vm-unit-");
     try {

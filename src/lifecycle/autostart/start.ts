@@ -22,7 +22,7 @@ type Start = Pick<AutostartRequest, "delaySeconds" | "wait">;
 
 /**
  * Starts the VM in the background. Its working files must be there: after a reboot that emptied a directory, or without a
- * filesystem, nobody has decided to go back to the last snapshot.
+ * filesystem, it is the user who decides on going back to the last snapshot.
  */
 export async function startForManager(context: Context, { delaySeconds, wait }: Start): Promise<void> {
   if (delaySeconds > 0 && (await isBooting(context))) await sleep(delaySeconds * 1000);

@@ -10,11 +10,10 @@ import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm, requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
 import { requireOwn } from "../../vm/ownership.ts";
-import { isSystemdRunning, ownPath } from "../../vm/systemd.ts";
+import { findLingerProblem, isSystemdRunning, ownPath } from "../../vm/systemd.ts";
 import { refuseTemplate } from "../../vm/template.ts";
 import { isVolatile } from "../../vm/volatile.ts";
 import { installCron, removeCron } from "./cron.ts";
-import { findLingerProblem } from "./linger.ts";
 import type { AutostartRequest } from "./request.ts";
 import { installUnit, removeUnit } from "./units.ts";
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
 # Sourced by prove: a host with systemd, itself a guest, that starts ten VMs with it, is rebooted, and loses its power.
 
-vms=10 rounds=${VM_PROVE_ROUNDS:-5} host_pid=''
+vms=${VM_PROVE_VMS:-10} rounds=${VM_PROVE_ROUNDS:-5} host_pid=''
 
 prove_autostart() {
   local round
@@ -48,7 +48,7 @@ make_vms() {
     inside env SYSTEMD_OFFLINE=1 vm -d "$(vm_dir "$n")" autostart on --system --restart "--order=$n" --timeout=120
   done
   inside vm autostart >"$scratch/out"
-  holds "$scratch/out" "^$vms +/srv/vm/vm$vms +systemd, system +yes"
+  holds "$scratch/out" "^$vms +$(vm_dir "$vms") +systemd, system +yes"
 }
 
 # host_disk: the root as a disk, an initramfs that mounts it, and a service that reports.
@@ -133,7 +133,7 @@ start_host() {
   rm -f "$scratch/report"
   qemu-system-x86_64 -nodefaults -no-reboot -display none -machine pc -cpu max -smp 2 -m 2G \
     -accel tcg,thread=multi -kernel "$scratch/vmlinuz" -initrd "$scratch/initrd.img" \
-    -append "console=ttyS0 quiet systemd.show_status=0 mitigations=off $*" \
+    -append "console=ttyS0 quiet no_timer_check panic=1 systemd.show_status=0 mitigations=off $*" \
     -drive "file=$scratch/host.img,format=raw,if=virtio" -serial "file:$scratch/console" \
     -serial "file:$scratch/report" -monitor "pipe:$scratch/monitor" </dev/null >"$scratch/qemu" 2>&1 &
   host_pid=$!

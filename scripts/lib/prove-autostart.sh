@@ -42,7 +42,7 @@ make_vms() {
   nasm -f bin -I "$top/test/guests/" -o "$root/mnt/service.img" "$top/test/guests/service.asm"
   truncate -s 1M "$root/mnt/service.img"
   for ((n = vms; n > 0; n--)); do
-    mkdir -p -m 700 "$root$(vm_dir "$n")"
+    install -d -m 700 "$root$(vm_dir "$n")"
     inside vm -d "$(vm_dir "$n")" -m 16M -c 1 -p '' --inplace --no-netdev create "V$n" \
       --from=/mnt/service.img --disk-size=1M
     inside env SYSTEMD_OFFLINE=1 vm -d "$(vm_dir "$n")" autostart on --system --restart "--order=$n" --timeout=120

@@ -169,10 +169,12 @@ reported() {
   fail "the host has not reported $1"
 }
 
-# counts FIELD: of each VM, in their order: 1: starts, 2: stops.
+# counts FIELD: of each VM, in their order: 1: starts, 2: stops. Each is of four bytes, the lowest first.
 counts() {
-  sed -n "s/^DISK .* 0 //p" "$scratch/report" |
-    awk -v at="$1" '{ i = at == 1 ? 1 : 5; print strtonum("0x" $(i + 1) $i) }' | paste -sd' '
+  local bytes at=$((($1 - 1) * 4))
+  while read -ra bytes; do
+    printf '%d\n' "0x${bytes[at + 1]}${bytes[at]}"
+  done < <(sed -n 's/^DISK [^ ]* 0 //p' "$scratch/report") | paste -sd' '
 }
 
 # all_up STARTS STOPS: so often each guest has been started and stopped.

@@ -82,6 +82,8 @@ export interface RunRequest {
   boot?: boolean | undefined;
   /** Shut the guest down after this time; only in the foreground. */
   limitSeconds?: number | undefined;
+  /** How long to wait for the VM's lock. */
+  lockWaitMs?: number | undefined;
 }
 
 /**
@@ -90,7 +92,7 @@ export interface RunRequest {
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
-  const run = await withVm(context, "run", async (found, undone) => {
+  const start = async (found: Vm, undone: boolean): Promise<Started | string> => {
     refuseTemplate(found, "run");
     if (undone && request.boot !== true) return found.settings.GUESTNAME || basename(found.hostdir);
     // A mistyped name fails before a snapshot is restored.
@@ -107,7 +109,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
       : undefined;
     if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
     return startVm(context, vm, work, isoPath, request);
-  });
+  };
+  const run = await withVm(context, "run", start, { waitMs: request.lockWaitMs });
   // The guest of an interrupted `suspend` runs on.
   if (typeof run === "string") return log.success(`${run} runs in the background`);
   if (detach) {

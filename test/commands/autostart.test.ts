@@ -167,6 +167,14 @@ test.each<[line: string, status: number, printed: string]>([
   await box.ends(status, line, printed);
 });
 
+test("--wait=ssh needs a forward to the guest's SSH: 69", async () => {
+  using box = await lasting();
+  await box.ends(69, "autostart on --user --wait=ssh", "vm forward add");
+  await box.ok("forward", "add", "tcp:127.0.0.1:2222-:22");
+  await box.ok("autostart", "on", "--user", "--wait=ssh");
+  expect(readUnit(box)).toContain(`"autostart" "start" "--wait=ssh"`);
+});
+
 describe("refuses a VM that would not survive a reboot:", () => {
   test("working files in memory, until move-work", async () => {
     using box = await lasting();

@@ -18,6 +18,9 @@ import type { AutostartRequest } from "./request.ts";
 /** In the unit's RuntimeDirectory (PIDFile=). */
 export const PID_FILE = "pid";
 
+/** The lock may be held by a backup of the run that has ended. */
+const LOCK_MS = 600_000;
+
 type Start = Pick<AutostartRequest, "delaySeconds" | "wait">;
 
 /**
@@ -27,7 +30,7 @@ type Start = Pick<AutostartRequest, "delaySeconds" | "wait">;
 export async function startForManager(context: Context, { delaySeconds, wait }: Start): Promise<void> {
   if (delaySeconds > 0 && (await isBooting(context))) await sleep(delaySeconds * 1000);
   requireWork(await openVm(context), "start the VM");
-  await runVm(context, { detach: true });
+  await runVm(context, { detach: true, lockWaitMs: LOCK_MS });
   const { work } = await openVm(context);
   const [qemu] = work.state === "present" ? findQemus(work) : [];
   const directory = context.env.RUNTIME_DIRECTORY;

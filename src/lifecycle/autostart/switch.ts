@@ -9,6 +9,8 @@ import { findAutostart, type Autostart, type AutostartPlan, type Manager } from 
 import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm, requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
+import { effectiveForwards } from "../../vm/nics.ts";
+import { requireSsh } from "../../vm/ssh-forward.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { findLingerProblem, isSystemdRunning, ownPath } from "../../vm/systemd.ts";
 import { refuseTemplate } from "../../vm/template.ts";
@@ -27,6 +29,7 @@ export async function switchOn(context: Context, request: AutostartRequest): Pro
   if (manager !== "system" || uid === 0) requireOwn(context, hostdir, "autostart");
   const vm = await openVm(context);
   refuseTemplate(vm, "autostart");
+  if (request.wait === "ssh") requireSsh(effectiveForwards(vm.settings));
   await requireLasting(vm);
   const plan = buildPlan(context, vm, request, manager === "system" && uid !== 0 ? uid : undefined);
   const before = findAutostart(context, hostdir);

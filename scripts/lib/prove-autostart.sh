@@ -1,7 +1,9 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154
-# Sourced by prove: a host with systemd, itself a guest, that starts ten VMs with it, is rebooted, and loses its power.
+# Sourced by prove: a host with systemd that starts ten VMs with it, is rebooted, and loses its power. `autostart` has it
+# as a guest; `autostart-container` in namespaces, where a power cut leaves what is not synced, but nothing is emulated.
 
-vms=${VM_PROVE_VMS:-10} rounds=${VM_PROVE_ROUNDS:-5} host_pid=''
+kind=guest vms=${VM_PROVE_VMS:-10} rounds=${VM_PROVE_ROUNDS:-5}
+prove_autostart_container() { kind=container && prove_autostart; }
 
 prove_autostart() {
   local round
@@ -15,7 +17,9 @@ prove_autostart() {
 autostart_rounds() {
   check "$vms VMs, with autostart and an order" make_vms
   went || return
-  check "the disk of the host" host_disk
+  check "a service that reports" host_report
+  went || return
+  [ "$kind" = container ] || check "the disk of the host" host_disk
   went || return
   check "the first boot starts all, in order" boot_host
   for ((round = 1; round <= rounds; round++)); do
@@ -51,14 +55,16 @@ make_vms() {
   holds "$scratch/out" "^$vms +$(vm_dir "$vms") +systemd, system +yes"
 }
 
-# host_disk: the root as a disk, an initramfs that mounts it, and a service that reports.
-host_disk() {
-  local release module file
+host_report() {
   cat >"$root/usr/local/sbin/report" <<'TEXT'
 #!/bin/bash
-# Reports on the second serial port what was started with the host.
-exec >/dev/ttyS1 2>/dev/null
-stty -F /dev/ttyS1 raw
+# Reports on the second serial port, or in a file, what was started with the host.
+if [ -c /dev/ttyS1 ]; then
+  stty -F /dev/ttyS1 raw
+  exec >/dev/ttyS1 2>/dev/null
+else
+  exec >/var/report 2>/dev/null
+fi
 until case $(systemctl is-system-running) in initializing | starting) false ;; esac do sleep 1; done
 units=(/etc/systemd/system/multi-user.target.wants/vm@*)
 units=("${units[@]##*/}")
@@ -71,10 +77,11 @@ for disk in /srv/vm/*/disk-0.img; do
   checked=$?
   echo "DISK $disk $checked $(qemu-io -U -r -f qcow2 -c 'read -v 512 8' "$disk" | sed -n 's/^00000200:  \([0-9a-f ]*[0-9a-f]\) .*/\1/p')"
 done
-journalctl -b -1 -o cat -t systemd | sed -n 's/^Stopped \(vm@[^ ]*\).*/STOPPED \1/p'
+# Those of the last shutdown; a container has one boot ID for all of its boots.
+journalctl -o cat -t systemd | sed -n 's/^Stopped \(vm@[^ ]*\).*/STOPPED \1/p' | tail -n "${#units[@]}"
 echo END
 unit=${units[0]}
-grep -q prove=crash /proc/cmdline || exit 0
+grep -qs prove=crash /proc/cmdline /var/prove || exit 0
 for ((n = 1; n <= 11; n++)); do
   kill -KILL "$(systemctl show --property=MainPID --value "$unit")"
   for ((wait = 0; wait < 600; wait++)); do
@@ -95,7 +102,12 @@ TEXT
     'WantedBy=multi-user.target' >"$root/etc/systemd/system/report.service"
   ln -sf ../report.service "$root/etc/systemd/system/multi-user.target.wants/"
   mkdir -p "$root/var/log/journal"
-  : >"$root/etc/machine-id"
+  systemd-id128 new >"$root/etc/machine-id" 2>/dev/null || : >"$root/etc/machine-id"
+}
+
+# host_disk: the root as a disk, and an initramfs that mounts it.
+host_disk() {
+  local release module file
   release=$(cd "$root/lib/modules" && echo *)
   mkdir -p "$scratch/initrd"/{bin,new,dev,modules}
   cp "$(command -v busybox)" "$scratch/initrd/bin/busybox"
@@ -131,14 +143,58 @@ TEXT
 # start_host [WORD...]: further words of the kernel's command line.
 start_host() {
   rm -f "$scratch/report"
+  if [ "$kind" = container ]; then
+    start_container "$@"
+    return
+  fi
   qemu-system-x86_64 -nodefaults -no-reboot -display none -machine pc -cpu max -smp 2 -m 2G \
     -accel tcg,thread=multi -kernel "$scratch/vmlinuz" -initrd "$scratch/initrd.img" \
     -append "console=ttyS0 quiet no_timer_check panic=1 systemd.show_status=0 mitigations=off $*" \
     -drive "file=$scratch/host.img,format=raw,if=virtio" -serial "file:$scratch/console" \
     -serial "file:$scratch/report" -monitor "pipe:$scratch/monitor" </dev/null >"$scratch/qemu" 2>&1 &
-  host_pid=$!
-  echo "$host_pid" >"$scratch/host.pid"
+  echo "$!" >"$scratch/host.pid"
   cat "$scratch/monitor.out" >/dev/null &
+}
+
+# start_container [WORD...]: systemd as the first process of namespaces, in a control group of its own.
+start_container() {
+  local n
+  echo "$*" >"$root/var/prove"
+  rm -f "$root/var/report"
+  ln -s "$root/var/report" "$scratch/report"
+  unshare --mount --pid --ipc --uts --fork --kill-child --propagation private bash -ec '
+    cd "$1"
+    mount -t cgroup2 cgroup mnt
+    mkdir -p "mnt/$2"
+    echo 0 >"mnt/$2/cgroup.procs"
+    umount mnt
+    mount -t proc proc proc
+    mount -t sysfs -o ro sys sys
+    mount -t tmpfs -o mode=755 dev dev
+    for device in null zero full random urandom tty; do cp -a "/dev/$device" dev/; done
+    mkdir dev/pts dev/shm
+    mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+    ln -s pts/ptmx dev/ptmx
+    ln -s /proc/self/fd dev/fd
+    mount -t tmpfs -o mode=755 run run
+    exec unshare --cgroup bash -ec "mount -t cgroup2 cgroup sys/fs/cgroup
+      exec env -i container=prove PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --log-target=journal"
+  ' prove "$root" "vm-prove-${scratch##*.}" </dev/null >"$scratch/console" 2>&1 &
+  for ((n = 0; n < 100; n++)); do
+    [ ! -s "/proc/$!/task/$!/children" ] || break
+    sleep 0.1
+  done
+  tr -d ' ' <"/proc/$!/task/$!/children" >"$scratch/host.pid"
+}
+
+# power_off: as by the power button, in order.
+power_off() {
+  if [ "$kind" = container ]; then
+    kill -s RTMIN+4 "$(<"$scratch/host.pid")"
+  else
+    echo system_powerdown >"$scratch/monitor.in"
+  fi
+  wait_gone "$(<"$scratch/host.pid")"
 }
 
 kill_host() {
@@ -205,8 +261,7 @@ boot_host() {
 reboot_host() {
   local starts stops n
   read -r starts stops <"$scratch/counts"
-  echo system_powerdown >"$scratch/monitor.in"
-  wait_gone "$(<"$scratch/host.pid")"
+  power_off
   expect_counts $((starts + 1)) $((stops + 1))
   start_host
   reported END

@@ -65,7 +65,7 @@ if [ -c /dev/ttyS1 ]; then
 else
   exec >/var/report 2>/dev/null
 fi
-until case $(systemctl is-system-running) in initializing | starting) false ;; esac do sleep 1; done
+until case $(systemctl is-system-running) in init* | starting) false ;; esac do sleep 1; done
 units=(/etc/systemd/system/multi-user.target.wants/vm@*)
 units=("${units[@]##*/}")
 for unit in "${units[@]}"; do

@@ -189,6 +189,15 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     busy: "locked by another process",
     timeout: "--boot: a guest did not boot in time",
   },
+  autostart: {
+    ok: "done; start: the VM runs; stop: the guest is off",
+    noInput: "there is no VM in HOSTDIR, or it has no working files",
+    unavailable: "systemd is not running, cron is not installed, or cron cannot do this",
+    cannotCreate: "a reboot empties a directory of the VM; no permission, or the VM belongs to another user",
+    io: "systemd refused; start: qemu failed; stop: the guest did not power off by itself",
+    busy: UNCHANGEABLE,
+    timeout: "stop: the guest did not power off in time, and was killed",
+  },
   timer: {
     noInput: "there is no such timer",
     unavailable: "systemd is not running",
@@ -217,6 +226,13 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: "the directory exists, or is on another filesystem; no permission",
     io: "the VM was renamed, but not its timers or its snapshots in the repository",
     busy: LOCKED,
+  },
+  "move-work": {
+    ok: "working files moved, or they were there already",
+    noInput: "there is no VM in HOSTDIR, it has no working files, or there is no directory DIR",
+    cannotCreate: FOREIGN,
+    io: "reading or writing failed, or there are other files among the working files",
+    busy: "the VM is running or suspended, or locked by another process",
   },
   adopt: {
     ok: "working files adopted, or they were already",

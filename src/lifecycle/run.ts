@@ -44,6 +44,7 @@ import { checkTpmForRun } from "../vm/tpm-state.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
+import { reportVolatile } from "../vm/volatile.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -84,6 +85,8 @@ export interface RunRequest {
   boot?: boolean | undefined;
   /** Shut the guest down after this time; only in the foreground. */
   limitSeconds?: number | undefined;
+  /** How long to wait for the VM's lock. */
+  lockWaitMs?: number | undefined;
 }
 
 /**
@@ -92,7 +95,7 @@ export interface RunRequest {
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
-  const run = await withVm(context, "run", async (found, undone) => {
+  const start = async (found: Vm, undone: boolean): Promise<Started | string> => {
     refuseTemplate(found, "run");
     if (undone && request.boot !== true) return found.settings.GUESTNAME || basename(found.hostdir);
     // A mistyped name fails before a snapshot is restored.
@@ -109,7 +112,8 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
       : undefined;
     if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
     return startVm(context, vm, work, isoPath, request);
-  });
+  };
+  const run = await withVm(context, "run", start, { waitMs: request.lockWaitMs });
   // The guest of an interrupted `suspend` runs on.
   if (typeof run === "string") return log.success(`${run} runs in the background`);
   const { runLateHook } = await import("../vm/hooks.ts");
@@ -194,6 +198,7 @@ async function startVm(
       recordStart(context, vm, work, resolved, { ssh, detach });
       const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, vm, work, resolved, starting);
+      if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       const mark = readMark(work.dir) ?? work.mark;
       const at = mark.run?.started ?? new Date().toISOString();
       const how = resuming && "resumed";

@@ -83,11 +83,11 @@ const boundText = (_key: string, value: unknown): unknown =>
 /** The recorded events, oldest first; lines that are none are ignored. */
 export function readHistory(place: HistoryPlace): VmEvent[] {
   const path = historyPath(place);
-  return [olderPath(path), path].flatMap((file) => parseHistory(readOrNothing(file)));
+  return [olderPath(path), path].flatMap((file) => parseHistory(readHistoryFile(file)));
 }
 
 /** A link or a pipe is no history. */
-function readOrNothing(path: string): string {
+function readHistoryFile(path: string): string {
   try {
     return readTail(path, 2 * MAX_BYTES) ?? "";
   } catch {

@@ -98,6 +98,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     owns: take("owns", names),
     disks: take("disks", names),
     replaces: take("replaces", path),
+    movingTo: take("movingTo", path),
   };
   if (dropped.includes("lastRun")) mark.lastRun = "unknown";
   for (const name of Object.keys(mark) as (keyof Mark)[]) if (mark[name] === undefined) delete mark[name];

@@ -152,6 +152,8 @@ export interface Mark {
   disks?: string[] | undefined;
   /** Directory of the working files that this one replaced, until it is removed. */
   replaces?: string | undefined;
+  /** Directory that they are being moved to, until they are there. */
+  movingTo?: string | undefined;
   /** The file is damaged; never written itself. */
   damaged?: true | undefined;
 }

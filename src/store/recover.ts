@@ -7,7 +7,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
 import { completeDiskChanges } from "./disk-change.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
-import { readMark } from "./mark.ts";
+import { readMark, updateMark } from "./mark.ts";
 import {
   workPrefix,
   TEMPORARY,
@@ -59,12 +59,13 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
         unlinkSync(join(hostdir, HOST.workLink));
         changed = true;
       }
-      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) removeDirectory(path);
+      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir, current)) removeDirectory(path);
     }
   }
   if (!current || !belongsTo(current, hostdir)) return changed;
   for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
   const mark = !changed && work?.state === "present" ? work.mark : readMark(current);
+  if (mark?.movingTo !== undefined && existsSync(mark.movingTo)) updateMark(current, { movingTo: undefined });
   return finishReplacing(hostdir, current, mark) || changed;
 }
 
@@ -119,7 +120,9 @@ function canonical(path: string): string {
   }
 }
 
-/** Complete working files that were never linked as the VM's, and never run. */
-function neverUsed(dir: string, hostdir: string): boolean {
-  return belongsTo(dir, hostdir) && readMark(dir)?.lastRun === undefined && readMark(dir) !== undefined;
+/** Complete working files that were never linked as the VM's, and never run there: the present ones are to be replaced. */
+function neverUsed(dir: string, hostdir: string, current: string): boolean {
+  const mark = belongsTo(dir, hostdir) ? readMark(dir) : undefined;
+  if (mark === undefined) return false;
+  return mark.lastRun === undefined || (mark.replaces !== undefined && canonical(mark.replaces) === current);
 }

@@ -29,13 +29,15 @@ const limitsOf = ({ CPU_QUOTA, MEMORY_MAX, IO_WEIGHT }: LimitSettings): GroupLim
 });
 
 /** The service manager that this process may ask for scopes. */
-export interface Manager {
+export interface ServiceManager {
   /** Words of busctl. */
   bus: "--system" | "--user";
 }
 
 /** systemd's manager of the system for root, else of the user; undefined if there is none (sd_booted(3)). */
-export function findManager(env: Record<string, string | undefined> = process.env): Manager | undefined {
+export function findManager(
+  env: Record<string, string | undefined> = process.env,
+): ServiceManager | undefined {
   if (!existsSync("/run/systemd/system") || findProgram("busctl") === undefined) return undefined;
   const uid = process.getuid!();
   if (uid === 0 && existsSync("/run/dbus/system_bus_socket")) return { bus: "--system" };
@@ -96,7 +98,7 @@ async function confineByManager(
   name: string,
   vmName: string,
   settings: LimitSettings,
-  { bus }: Manager,
+  { bus }: ServiceManager,
   places: KernelPlaces,
 ): Promise<string> {
   const limits = propertiesOf(limitsOf(settings));
@@ -126,7 +128,7 @@ async function confineByManager(
   throw new Error(`systemd has not moved qemu into ${scope}`);
 }
 
-async function call(bus: Manager["bus"], method: string, ...words: string[]): Promise<void> {
+async function call(bus: ServiceManager["bus"], method: string, ...words: string[]): Promise<void> {
   const manager = [
     "org.freedesktop.systemd1",
     "/org/freedesktop/systemd1",

@@ -12,7 +12,7 @@ import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
 import { formatList, formatStatus, stateWord } from "./status-text.ts";
-import { STATES, type Status } from "./status-types.ts";
+import { STATES, type AutostartStatus, type Status } from "./status-types.ts";
 import { examineVm, readVmStatus } from "./status.ts";
 
 /** Shows one VM. @throws the exit status of an error, which is shown */
@@ -22,8 +22,18 @@ export async function showStatus(context: Context, json: boolean): Promise<void>
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
   if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
     throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
+  if (status.autostart?.unit) await addUnitState(status, status.autostart);
   context.print(json ? toJson(status) : formatStatus(status));
   if (exitCode !== EXIT.ok) throw new StatusError(status.error!, exitCode);
+}
+
+/** What systemd says of its unit. */
+async function addUnitState(status: Status, autostart: AutostartStatus): Promise<void> {
+  const { readUnitStates } = await import("./autostart-state.ts");
+  const { manager, unit } = autostart;
+  const state = (await readUnitStates(manager === "system", [unit!])).get(unit!);
+  autostart.state = state ?? null;
+  if (state && typeof status.pid === "number") autostart.watched = state.mainPid === status.pid;
 }
 
 /** After a `create --inplace` that was killed before moving the complete working files. */

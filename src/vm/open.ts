@@ -156,7 +156,9 @@ async function recoverLive(hostdir: string, work: Work | undefined): Promise<voi
 /** @returns whether the working files may have changed */
 function recover(context: Context, hostdir: string, work: Work | undefined): boolean {
   const parent = work && parentOf(work);
-  const changed = recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir], work);
+  const movingTo = work?.state === "present" ? work.mark.movingTo : undefined;
+  const places = [context.tmpdir, parent, movingTo].filter((place) => place !== undefined);
+  const changed = recoverWork(hostdir, places, work);
   for (const path of listUnfinished(hostdir)) remove(path);
   return changed;
 }

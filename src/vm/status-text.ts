@@ -12,7 +12,8 @@ import { describeChange } from "./change-text.ts";
 import { formatDiskLimits } from "./disks.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
-import type { Status } from "./status-types.ts";
+import type { UnitState } from "./autostart-state.ts";
+import type { AutostartStatus, Status } from "./status-types.ts";
 
 /** The state, or what tells more. */
 export const stateWord = ({ job, panicked, template, state }: Status): string =>
@@ -152,6 +153,7 @@ export function formatStatus(vm: Status): string {
       "linked clone",
       `${directory}, of ${snapshot}${missing ? "; missing" : ""}`,
     ]),
+    ["autostart", vm.autostart ? formatAutostart(vm.autostart) : undefined],
     ["settings", vm.settingsFile],
     [
       "not read",
@@ -188,6 +190,32 @@ const formatLimits = (limits: NonNullable<Status["limits"]>): string => {
     .filter(Boolean)
     .join(", ");
 };
+
+/** `active`, `failed (start-limit-hit)`, `active, restarted 3 times` */
+export const formatUnitState = ({ active, result, restarts }: UnitState): string =>
+  `${active}${active === "failed" ? ` (${result})` : ""}${restarts > 0 ? `, restarted ${restarts === 1 ? "once" : `${restarts} times`}` : ""}`;
+
+/** `order 50, delay 5 s, restart after a crash; systemd: active` */
+function formatAutostart({
+  manager,
+  order,
+  delaySeconds,
+  wait,
+  restart,
+  state,
+  watched,
+}: AutostartStatus): string {
+  const facts = [
+    `order ${order}`,
+    delaySeconds > 0 && `delay ${delaySeconds} s`,
+    wait && `wait for ${wait}`,
+    restart && "restart after a crash",
+  ];
+  const by = manager === "cron" ? "cron" : manager === "system" ? "systemd" : "the user's systemd";
+  const run =
+    watched === false ? `; this run was started by hand: to have it watched, ${commandLine("restart")}` : "";
+  return `${facts.filter(Boolean).join(", ")}; by ${by}${state ? `: ${formatUnitState(state)}` : ""}${run}`;
+}
 
 /** `/srv/base, snapshot S1, linked` */
 const formatOrigin = ({ directory, snapshot, linked }: NonNullable<Status["clonedFrom"]>): string =>

@@ -4,6 +4,8 @@ import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { RunEnd } from "../store/mark-types.ts";
 import type { LimitStatus } from "./confine.ts";
 import type { MachineDisk } from "./disks.ts";
+import type { Manager } from "./autostart.ts";
+import type { UnitState } from "./autostart-state.ts";
 import type { ListedNic } from "./nics.ts";
 import type { Reach } from "./reach-settings.ts";
 import type { NextRunChange } from "./running-settings.ts";
@@ -21,6 +23,18 @@ export const STATES = [
   "panicked",
   "template",
 ] as const;
+
+export interface AutostartStatus {
+  manager: Manager;
+  unit: string | null;
+  order: number;
+  delaySeconds: number;
+  wait: "ssh" | "agent" | null;
+  restart: boolean;
+  /** Of `status` only, with systemd. */
+  state?: UnitState | null;
+  watched?: boolean;
+}
 
 /** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
@@ -110,6 +124,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** Started with the host; null: it is not. `watched`, of a running VM: this run was started by its unit. */
+  autostart?: AutostartStatus | null;
   /** The running guest's kernel has panicked. */
   panicked?: true;
   /** Errors inside the running machine. */

@@ -25,7 +25,7 @@ import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findReaches, knownMacros } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
-import type { Status, VmState } from "./status-types.ts";
+import type { AutostartStatus, Status, VmState } from "./status-types.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
@@ -90,6 +90,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     ...(settings.UEFI && work.state === "present" && (await describeKeys(settings, work))),
     ...describeSnapshots(hostdir),
     ...(await describeClones(hostdir, work)),
+    autostart: await describeAutostart(context, hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
@@ -201,6 +202,14 @@ async function withExited(
     const programs = exited.get(nic.number);
     return programs ? { ...nic, exited: programs } : nic;
   });
+}
+
+async function describeAutostart(context: Context, hostdir: string): Promise<AutostartStatus | null> {
+  const found = (await import("./autostart.ts")).findAutostart(context, hostdir);
+  if (!found) return null;
+  const { manager, unit = null, plan } = found;
+  const { order, delaySeconds, wait, restart } = plan;
+  return { manager, unit, order, delaySeconds, wait, restart };
 }
 
 /** How a disk of the running machine is read and written. @param own recorded for all own disks, by earlier versions */

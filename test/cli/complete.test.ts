@@ -339,6 +339,8 @@ describe("arguments with choices", () => {
       "snapshots ACTION",
       "export --format",
       "import --format",
+      "autostart ACTION",
+      "autostart --wait",
       "disk ACTION",
       "rescue ACTION",
       "rescue --compress",

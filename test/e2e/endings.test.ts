@@ -887,6 +887,30 @@ const TABLE: readonly Row[] = [
     ],
   },
   {
+    command: "move-work",
+    args: ["move-work"],
+    from: "off",
+    said: /^moved the working files from /,
+    done: (lab) => has(lab, "disk-0.img", ".vm.json"),
+    ends: [
+      { how: "done", status: 0, changes: () => true },
+      { how: "refused: it is in the working files", status: 64, args: ["move-work", ".work/.in"] },
+      { how: "refused: no such directory", status: 66, args: ["move-work", "../none"] },
+      { how: "refused: it runs", status: 75, before: (lab) => lab.runDetached(), leaves: true },
+    ],
+  },
+  {
+    command: "autostart",
+    args: ["autostart", "on", "--user"],
+    from: "off",
+    said: /is started with the host/,
+    done: () => false,
+    ends: [
+      { how: "refused: nobody knows it", status: 64, args: ["autostart", "of"] },
+      { how: "refused: a reboot empties the directory", status: 73 },
+    ],
+  },
+  {
     command: "timer",
     args: ["timer", "--print"],
     from: "off",

@@ -106,6 +106,13 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
   verify: [
     "Compares all files with their checksums, and decompresses files of the format gz to test them, which takes as long as their disks are large, also where these are sparse. Under the VM's lock, which `--boot` holds until the guest has booted. `--boot` boots a copy in TMPDIR, and removes it afterwards.",
   ],
+  autostart: [
+    "`on` writes and enables a unit of systemd, `PROG@INSTANCE.service`; the instance is HOSTDIR as by `systemd-escape --path`. root's is one of the system, which runs as the owner of HOSTDIR; that of another user is one of the user's systemd, which starts with the host after `loginctl enable-linger`. The unit is started once qemu runs, or with `--wait` once the guest answers, or after 300 s. `--order` is among the VMs of one systemd; those with equal numbers are started at the same time. `off` removes the unit.",
+    "At a shutdown of the host the guests are shut down in reverse order, as by `stop`: by the agent, by ACPI, and after `--timeout` by killing qemu. With `--restart` a VM whose qemu crashed or was killed, or whose guest panicked, is started again, at most 10 times within 10 minutes; then the unit is `failed`. A guest that powered off, and one that `stop` or `suspend` ended, stays off. qemu is the unit's main process: nothing else runs.",
+    "`run --detach` and `restart` have systemd start the VM, so that it watches this run, too. A run in the foreground, or with options of its own, is not watched; `status` says so. `status` and `list` show the state of the units. After a reboot, working files that are missing are not replaced by a snapshot: the unit fails.",
+    "Only a VM that survives a reboot can be started with the host: `on` refuses one whose working files are in a directory that a reboot empties (73), and `move-work` moves them.",
+    'Without systemd, or with `--cron`, a line `@reboot` in the user\'s crontab starts the VMs in their order, one after the other. cron neither restarts a VM nor shuts guests down with the host. Packages have a unit `PROG@` for use by hand: `systemctl enable "PROG@$(systemd-escape --path /srv/PROG/web).service"`.',
+  ],
   timer: [
     '`--install` starts a systemd service and timer. Packages also have units for root\'s VMs: `systemctl enable --now "PROG-backup@$(systemd-escape --path /srv/PROG/web).timer"`.',
   ],
@@ -137,7 +144,10 @@ export const COMMANDS_PROSE: Readonly<Record<string, readonly string[]>> = {
     "Each clone is complete or not there. The next `clone` to the same DIR removes what a killed one left.",
   ],
   rename: [
-    "NAME is a name beside HOSTDIR, or a path on the same filesystem. The VM must be off. Its name in `guest.env`, linked clones of it (which may run), timers, and the tags of its snapshots in the repository follow; a crontab that names the old directory is reported. Older snapshots have the old name in their settings; `restore` keeps the present one. After an interruption the next command completes what is on this host's disks; `rename` with the present name completes the rest, and has linked clones find a VM that was moved by hand.",
+    "NAME is a name beside HOSTDIR, or a path on the same filesystem. The VM must be off. Its name in `guest.env`, linked clones of it (which may run), timers, autostart, and the tags of its snapshots in the repository follow; a crontab that names the old directory is reported. Older snapshots have the old name in their settings; `restore` keeps the present one. After an interruption the next command completes what is on this host's disks; `rename` with the present name completes the rest, and has linked clones find a VM that was moved by hand.",
+  ],
+  "move-work": [
+    "Moves the working files of a VM that is off to a new directory in DIR, or to HOSTDIR itself. They are intact in the old or in the new place at any time: within a filesystem by second names, without copying; to another one as copies of the same blocks where it can share them, else without holes, synced before they replace the old ones. After a kill the next command removes the part that is left. A later `restore` stays in DIR if a reboot would empty TMPDIR. Other files among the working files, such as images named in IMAGES, move to DIR with them; to HOSTDIR they are refused.",
   ],
   identity: [
     "The UUID is assigned by create, or by the first command that changes an older VM. It is stored in `guest.env`, in the manifest of each snapshot, and as a tag in a repository. Moving or renaming HOSTDIR keeps it.",

@@ -109,7 +109,11 @@ suite(
       expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
       expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
       await box.ok(["snapshots", "describe", "Z", "another one"]);
-      expectError(await box.vm(["snapshots", "rm", "Q"]), 75, /Q is being read by \S*vm snapshots mount Q/);
+      expectError(
+        await box.vm(["snapshots", "describe", "Q", "it"]),
+        75,
+        /Q is being read by \S*vm snapshots mount Q/,
+      );
       await shell(`fusermount3 -u '${point}'`, box.top);
       expect(await mount.done).toMatchObject({ status: 0 });
       const killed = box.start(["snapshots", "mount", "Q", "point"]);

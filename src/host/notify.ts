@@ -3,7 +3,7 @@ import { accessSync, constants } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { scalarOf } from "../config/values.ts";
 import { distrust } from "../lib/trust.ts";
-import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
+import { EXIT, reasonOf, SignalError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
 import { lstatOf } from "../lib/read-file.ts";
@@ -73,6 +73,7 @@ export async function notifying(
   };
   await notify(context, made.vm, outcome);
   await runVmHook(context, made.vm, "post-backup", outcome).catch((error: unknown) => {
+    if (error instanceof SignalError) throw error;
     throw new VmError("other", `the snapshot ${made.name} is complete, but ${reasonOf(error)}`);
   });
 }

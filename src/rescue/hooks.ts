@@ -12,6 +12,8 @@ export interface HookOptions {
   limitMs?: number;
   /** Also while this program ends after a stop signal. */
   keepOnInterrupt?: boolean;
+  /** Additional environment. */
+  env?: Record<string, string>;
 }
 
 /** [compat] Hooks are sourced, with variables and the function `fatal`. */
@@ -27,7 +29,7 @@ export async function runHook(
   hostdir: string,
   variables: BashVariables,
   userShell: string,
-  { limitMs, keepOnInterrupt = false }: HookOptions = {},
+  { limitMs, keepOnInterrupt = false, env }: HookOptions = {},
 ): Promise<void> {
   requireProgram("bash");
   const child = start(buildBashArgv(variables, SCRIPT, [path]), {
@@ -36,7 +38,7 @@ export async function runHook(
     stdout: 1,
     stderr: 2,
     runAs: "user",
-    env: bashEnvironment(variables, userShell),
+    env: { ...bashEnvironment(variables, userShell), ...env },
     ownSession: !isTerminal(STDIN),
     keepOnInterrupt,
   });

@@ -1,8 +1,18 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
-import { readTail } from "../lib/read-file.ts";
+import { reasonOf } from "../lib/errors.ts";
+import { fileKindOf, readTail } from "../lib/read-file.ts";
 
-const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 /** What happens to a VM; in the order of the manual. */
 export const VM_EVENTS = {
@@ -64,9 +74,13 @@ export function appendHistory(place: HistoryPlace, events: readonly VmEvent[]): 
   if (events.length === 0) return;
   const path = historyPath(place);
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    const fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
+    const fd = openHistory(path);
     try {
+      const { size } = fstatSync(fd);
+      const last = Buffer.alloc(1);
+      // A full disk has cut a line off.
+      if (size > 0 && readSync(fd, last, 0, 1, size - 1) === 1 && last.toString() !== "\n")
+        writeSync(fd, "\n");
       for (const event of events) writeSync(fd, `${JSON.stringify(event, boundText)}\n`);
       if (fstatSync(fd).size > MAX_BYTES) renameSync(path, olderPath(path));
     } finally {
@@ -74,6 +88,27 @@ export function appendHistory(place: HistoryPlace, events: readonly VmEvent[]): 
     }
   } catch {
     // As above.
+  }
+}
+
+/** Neither a link nor a pipe is opened. @throws a system error, Error for what is no file */
+function openHistory(path: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  const fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
+  const stats = fstatSync(fd);
+  if (stats.isFile()) return fd;
+  closeSync(fd);
+  throw new Error(`it is ${fileKindOf(stats)}`);
+}
+
+/** Why events are not recorded; undefined if they are. */
+export function findHistoryProblem(place: HistoryPlace): string | undefined {
+  const path = historyPath(place);
+  try {
+    closeSync(openHistory(path));
+    return undefined;
+  } catch (error) {
+    return `cannot write ${path}: ${reasonOf(error)}`;
   }
 }
 

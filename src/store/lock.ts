@@ -95,6 +95,16 @@ export async function lockDirectory(
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
+/** Does any process have the VM's lock, as far as this user can see? */
+export function isLocked(hostdir: string): boolean {
+  try {
+    const inode = lstatOf(locksDirectories(hostdir) ? hostdir : join(hostdir, HOST.lock))?.ino;
+    return inode !== undefined && findLockHolder(inode) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Does a process have the VM's lock? */
 export function hasLock(hostdir: string, pid: number): boolean {
   const path = locksDirectories(hostdir) ? hostdir : join(hostdir, HOST.lock);

@@ -1,18 +1,18 @@
-import { basename, dirname, join } from "node:path";
+import { basename, dirname } from "node:path";
 import { toJsonLine } from "../lib/json.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { log } from "../lib/log.ts";
 import { plain, printable } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { historyPath, readHistory, type VmEvent } from "../store/history.ts";
-import { WORK } from "../store/layout.ts";
+import { findHistoryProblem, historyPath, readHistory, type VmEvent } from "../store/history.ts";
+import { isLocked } from "../store/lock.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { resolveWork, type Workdir } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { inferEnd } from "./exit-reason.ts";
+import { describeEnded, inferEnd } from "./exit-reason.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { findRunning } from "./in-use.ts";
 import { findVms } from "./all.ts";
@@ -31,8 +31,8 @@ export interface EventsRequest {
 
 /** For what writes no file that is watched: a killed qemu, a new VM. */
 const POLL_MS = 1000;
-/** The process that waits for a run records its end sooner. */
-const RECORDED_MS = 5000;
+/** The command that ends a run, or waits for it, records its end sooner, and knows more. */
+const RECORDED_MS = 3000;
 /** How many past events `--follow` begins with. */
 const FOLLOWED = 10;
 
@@ -48,10 +48,14 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
   const nameOf = (vm: string): string => (dirname(vm) === PROFILES ? basename(vm) : vm);
   const format = (event: VmEvent): string =>
     json ? toJsonLine(event) : `${formatEvent(event, all ? nameOf(event.vm) : undefined)}\n`;
-  const first = await collectEvents(context, all, directories());
+  const problem = findHistoryProblem(context);
+  if (problem !== undefined) log.warn(`events are not recorded: ${problem}`);
+  const ends = new MissedEnds();
+  const first = await collectEvents(context, all, directories(), ends);
   const shown = lines === undefined ? first : first.slice(Math.max(0, first.length - lines));
   if (!follow) return context.print(shown.map(format).join(""));
   const news = new News(first);
+  ends.waitMs = RECORDED_MS;
   if (!(await writeOutput(printable(shown.map(format).join(""))))) return;
   let next = Promise.withResolvers<void>();
   const onChange = (): void => next.resolve();
@@ -66,7 +70,7 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
       const now = directories();
       for (const { dir } of now.flatMap(findUnrecorded))
         if (!watched.has(dir)) watched.set(dir, watchDirectory(dir, { everyMs: POLL_MS }, onChange));
-      const found = news.take(await collectEvents(context, all, now));
+      const found = news.take(await collectEvents(context, all, now, ends));
       if (!(await writeOutput(printable(found.map(format).join(""))))) return;
     }
   } finally {
@@ -86,11 +90,16 @@ function findUnrecorded(hostdir: string): Workdir[] {
   }
 }
 
-async function collectEvents(context: Context, all: boolean, directories: string[]): Promise<VmEvent[]> {
+async function collectEvents(
+  context: Context,
+  all: boolean,
+  directories: string[],
+  ends: MissedEnds,
+): Promise<VmEvent[]> {
   const runs = directories.flatMap((hostdir) =>
     findUnrecorded(hostdir).map(async (work) => [
       ...listRunEvents(hostdir, work.dir),
-      ...((await findRunning(work)) === undefined ? describeMissedEnd(hostdir, work) : []),
+      ...(await ends.describe(hostdir, work)),
     ]),
   );
   const past = readHistory(context).filter(({ vm }) => all || directories.includes(vm));
@@ -98,13 +107,27 @@ async function collectEvents(context: Context, all: boolean, directories: string
   return events.toSorted((a, b) => Date.parse(a.at) - Date.parse(b.at));
 }
 
-/** The end of a run that the next command records. */
-function describeMissedEnd(hostdir: string, { dir, mark }: Workdir): VmEvent[] {
-  const run = mark.run!;
-  const gone = lstatOf(join(dir, WORK.eventsOut))?.mtimeMs ?? 0;
-  if (!run.detached && Date.now() - gone < RECORDED_MS) return [];
-  const { end, how, at } = inferEnd(dir, run);
-  return [{ at: at.toISOString(), vm: hostdir, event: "ended", how, end }];
+/** Ends of runs that the next command records. */
+class MissedEnds {
+  /** For how long qemu must be gone. */
+  waitMs = 0;
+  /** Since when, by directory. */
+  readonly #gone = new Map<string, number>();
+
+  async describe(hostdir: string, work: Workdir): Promise<VmEvent[]> {
+    const { dir, mark } = work;
+    // A command that starts or stops the VM has its lock.
+    if (isLocked(hostdir) || (await findRunning(work)) !== undefined) {
+      this.#gone.delete(dir);
+      return [];
+    }
+    const since = this.#gone.get(dir) ?? performance.now();
+    this.#gone.set(dir, since);
+    if (performance.now() - since < this.waitMs) return [];
+    const ended = inferEnd(dir, mark.run!);
+    const at = ended.at.toISOString();
+    return [{ at, vm: hostdir, event: "ended", how: describeEnded(ended), end: ended.end }];
+  }
 }
 
 /** Tells new events from those that were there before. */

@@ -23,6 +23,16 @@ export type VmHook = keyof typeof VM_HOOKS;
 /** Of a hook that must not delay the command for ever. */
 const LIMIT_MS = 60_000;
 
+/** In the environment of a hook, and of what it runs. */
+const WITHIN = "VM_HOOK";
+
+/** Set for each hook, as bash ends one that uses an unset variable. */
+const NO_FACTS = Object.fromEntries(
+  "VM_PID VM_END VM_HOW VM_OUTCOME VM_SNAPSHOT VM_STATUS VM_MESSAGE VM_BYTES VM_SECONDS"
+    .split(" ")
+    .map((name) => [name, ""]),
+);
+
 /** @throws 78 if another user can write to it */
 function findVmHook({ hostdir, settings }: Vm, hook: VmHook): string | undefined {
   const directories = [hostdir, join(settings.PROFILES, "scripts/jobs")];
@@ -43,6 +53,8 @@ export async function runVmHook(
   facts: Record<string, string> = {},
   options: HookOptions = {},
 ): Promise<void> {
+  // A hook that runs this program would run itself again, without end.
+  if (context.env[WITHIN] !== undefined) return;
   const path = findVmHook(vm, hook);
   if (path === undefined) return;
   const { hostdir, work, settings } = vm;
@@ -52,9 +64,10 @@ export async function runVmHook(
     HOSTDIR: hostdir,
     WORKDIR: work.state === "present" ? work.dir : "",
     PROFILES: settings.PROFILES,
+    ...NO_FACTS,
     ...facts,
   };
-  await runHook(path, hostdir, variables, vm.userShell, options);
+  await runHook(path, hostdir, variables, vm.userShell, { ...options, env: { [WITHIN]: hook } });
 }
 
 /** The same of one whose failure is only a warning. It has a minute. */

@@ -18,7 +18,14 @@ import { forgetRunning } from "../store/running.ts";
 import type { Workdir, Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
 import { noteEnd } from "./ended.ts";
-import { describeReason, inferEnd, endedByGuest, SUSPENDED, type Ended } from "./exit-reason.ts";
+import {
+  describeEnded,
+  describeReason,
+  inferEnd,
+  endedByGuest,
+  SUSPENDED,
+  type Ended,
+} from "./exit-reason.ts";
 import { findRunning } from "./in-use.ts";
 import { listRunEvents } from "./run-events.ts";
 
@@ -29,7 +36,9 @@ const MAX_WORDS = 1000;
  * Records how a run ended, and removes its temporary files. The caller holds the VM's lock.
  * @throws 73 or 74 if it cannot be recorded; the message says how the run ended. The next command records it
  */
-function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
+function writeEnd(context: Context, hostdir: string, workdir: string, ended: Ended): void {
+  const { end, at } = ended;
+  const how = describeEnded(ended);
   const run = readMark(workdir)?.run;
   try {
     const words = endedByGuest(end) ? {} : { how: how.slice(0, MAX_WORDS) };
@@ -78,7 +87,7 @@ export async function recordMissedExit(
 export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
     const ended = await recordMissedExit(context, hostdir, work);
-    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
+    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${describeEnded(ended)}`);
     return ended !== undefined;
   } catch (error) {
     if (!(error instanceof VmError)) throw error;

@@ -332,9 +332,10 @@ function lastOf(hostdir: string): string | null {
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
-    const { endedByGuest, inferEnd } = await import("./exit-reason.ts");
-    const { end, at, how } = inferEnd(work.dir, mark.run!);
-    return { end, at: at.toISOString(), ...(!endedByGuest(end) && { how }) };
+    const { describeEnded, endedByGuest, inferEnd } = await import("./exit-reason.ts");
+    const ended = inferEnd(work.dir, mark.run!);
+    const how = describeEnded(ended);
+    return { end: ended.end, at: ended.at.toISOString(), ...(!endedByGuest(ended.end) && { how }) };
   }
   if (mark.lastRun === undefined) return null;
   const { ended = null, how } = mark.run ?? {};

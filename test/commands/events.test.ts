@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { created } from "../fixtures/built.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
@@ -140,5 +140,22 @@ describe("hooks", () => {
     await box.ends(78, "backup S2", "refusing to run");
     expect(readFileSync(shared, "utf8")).toContain("shared");
     chmodSync(box.path("pre-backup.hook"), 0o600);
+  });
+
+  test("within a hook none runs; all variables are set; what is no file is refused", async () => {
+    using box = await created();
+    writeHook(box, "pre-backup", "$VM_SNAPSHOT$VM_END$VM_PID.");
+    await box.ok("backup");
+    expect(hooked(box)).toEqual(["pre-backup ."]);
+    box.environment.VM_HOOK = "post-backup";
+    await box.ok("backup");
+    expect(hooked(box)).toHaveLength(1);
+    delete box.environment.VM_HOOK;
+    box.write("on-start.hook/x", "");
+    const { stderr } = await box.ok("run", "--detach");
+    expect(stderr).toContain("on-start.hook: it is a directory");
+    rmSync(box.path("pre-backup.hook"));
+    Bun.spawnSync(["mkfifo", box.path("pre-backup.hook")]);
+    await box.ends(74, "backup", "pre-backup.hook: it is a named pipe");
   });
 });

@@ -1,8 +1,17 @@
 import { expect, test } from "bun:test";
-import { lstatSync, readFileSync, symlinkSync, writeFileSync, mkdirSync } from "node:fs";
+import {
+  appendFileSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import {
   appendHistory,
+  findHistoryProblem,
   historyPath,
   parseHistory,
   readHistory,
@@ -58,6 +67,26 @@ test("a history that cannot be written or read is none: a link, a file for its d
   const nowhere = { env: { XDG_STATE_HOME: temp.path("file") }, home: "/" };
   appendHistory(nowhere, [event("one")]);
   expect(readHistory(nowhere)).toEqual([]);
+});
+
+test("an event after a line that was cut off is kept", () => {
+  using temp = new Temp();
+  const place = { env: {}, home: temp.path("home") };
+  appendHistory(place, [event("one")]);
+  appendFileSync(historyPath(place), '{"at":"2026');
+  appendHistory(place, [event("two")]);
+  expect(readHistory(place).map(({ how }) => how)).toEqual(["one", "two"]);
+});
+
+test("a pipe is not waited for, and said to be none", () => {
+  using temp = new Temp();
+  const place = { env: {}, home: temp.path("home") };
+  expect(findHistoryProblem(place)).toBeUndefined();
+  rmSync(historyPath(place));
+  Bun.spawnSync(["mkfifo", historyPath(place)]);
+  appendHistory(place, [event("one")]);
+  expect(readHistory(place)).toEqual([]);
+  expect(findHistoryProblem(place)).toContain("it is a named pipe");
 });
 
 test("lines that are no events, and members of other types, are ignored", () => {

@@ -137,7 +137,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "host/timer/timer.ts",
-    'await runSystemctl(system, "enable", "--now", timer.name);',
+    'await changeTimer(system, "enable", "--now", timer.name);',
     "",
     "commands/host.test.ts:install and remove",
   ),

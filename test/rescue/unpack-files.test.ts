@@ -24,6 +24,7 @@ lsattr() { :; }
 sync() { :; }
 . ${PART}
 ${more}
+check_all
 unpack`;
   writeFileSync(join(top.top, "paths"), paths.map((path) => `${path}\0`).join(""));
   const { exitCode, stderr } = Bun.spawnSync(["bash", "-c", script]);

@@ -5,7 +5,7 @@ import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { counted, plain, quoteLine } from "../lib/text.ts";
+import { counted, plain, quoteLine, REPLACEMENT } from "../lib/text.ts";
 import { nameRescue } from "../job/job.ts";
 import { findRescue, resolveRescueMachine } from "../job/rescue-machine.ts";
 import { runRescue } from "../job/run.ts";
@@ -201,6 +201,9 @@ function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | u
   const near = readAnswer(work, "nearest");
   const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;
   return [
+    ...(paths.some((path) => path.includes(REPLACEMENT))
+      ? ["a name that is not UTF-8 cannot be given on the command line: name its directory"]
+      : []),
     ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
     isPath ? `list ${near}: ${listing(near)}` : `list the filesystems: ${listing()}`,
   ].join("\n");

@@ -168,13 +168,9 @@ function jobError(job: FilesJob, work: Workdir, status: number, log: string): Vm
     .map((line) => nameAsInGuest(line, job.paths));
   const reason = quoteLine(lines.at(-1) ?? `the job failed with status ${status}`);
   if (job.operation === "unpack" && lines.some(saysGuestFull) && !reason.includes("these were replaced"))
-    return new VmError(
-      "cannotCreate",
-      `${cannot}: no space left in the guest's filesystem; nothing was changed`,
-      {
-        hint: "remove files there, or enlarge the disk",
-      },
-    );
+    return new VmError("cannotCreate", `${cannot}: no space left in the guest's filesystem`, {
+      hint: "remove files there, or enlarge the disk",
+    });
   if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);
   const code = CODES[status] ?? "io";
   const before = code === "io" ? lines.slice(-4, -1).map((line) => `\n  ${quoteLine(line)}`) : [];

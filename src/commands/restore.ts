@@ -32,7 +32,7 @@ export default define({
     "dry-run": {
       type: "boolean",
       alias: "n",
-      description: "with --only: show what would be replaced, change nothing",
+      description: "with --only: check and show what would be replaced, change nothing",
     },
     run: { type: "boolean", description: "run the VM in the background afterwards" },
   },

@@ -1,7 +1,9 @@
 import { join } from "node:path";
 import { throwIfInterrupted } from "../process/signals.ts";
+import { VmError } from "../lib/errors.ts";
+import { inspectImage } from "../qemu/image-header.ts";
 import { createImage } from "../qemu/new-image.ts";
-import type { Disk } from "../machine/types.ts";
+import type { Disk, ReadImage } from "../machine/types.ts";
 import { requireSpace } from "../store/files.ts";
 import { diskNumber, isDiskName } from "../store/layout.ts";
 import { newMark } from "../store/mark-types.ts";
@@ -64,14 +66,34 @@ export async function openSnapshotDisks(
   );
   throwIfInterrupted();
   return [...packed.map(({ name }) => ({ name, image: undefined })), ...images]
-    .map(({ name, image }): Disk => ({
-      number: diskNumber(name)!,
-      bus: "VIRT",
-      format: "qcow2",
-      path: join(dir, name),
-      serial: `disk-${diskNumber(name)}`,
-      backingAllowed: false,
-      base: image,
-    }))
+    .map(({ name, image }) => throwAwayDisk(diskNumber(name)!, join(dir, name), image))
     .toSorted((a, b) => a.number - b.number);
+}
+
+const throwAwayDisk = (number: number, path: string, base: ReadImage | undefined): Disk => ({
+  number,
+  bus: "VIRT",
+  format: "qcow2",
+  path,
+  serial: `disk-${number}`,
+  backingAllowed: false,
+  base,
+});
+
+/**
+ * Throw-away overlays on disks that are only read.
+ * @throws 74 for a disk whose size, or whose backing file, only qemu can tell
+ */
+export function overlayDisks(disks: readonly Disk[], { dir }: Scratch, cannot: string): Promise<Disk[]> {
+  return Promise.all(
+    disks.map(async ({ number, path, format, blockDevice = false, base, backingAllowed }) => {
+      const sizeBytes =
+        backingAllowed && format !== "raw" ? undefined : inspectImage(path, format)?.virtualBytes;
+      if (sizeBytes === undefined)
+        throw new VmError("io", `${cannot}: ${path} is ${format}, which cannot be read without a change`);
+      const overlay = join(dir, `disk-${number}`);
+      await createImage(overlay, { sizeBytes });
+      return throwAwayDisk(number, overlay, { path, format, blockDevice, base });
+    }),
+  );
 }

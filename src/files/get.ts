@@ -102,14 +102,14 @@ function refusedNames(cannot: string, refused: readonly string[], paths: readonl
   );
 }
 
-/** Has the rescue put files into a tar archive, as members `0`, `1` …. @returns its path */
+/** Has the rescue put files into a tar archive, as members `0`, `1` …; or only find them. @returns its path */
 export async function packFiles(
   context: Context,
   vm: Vm,
   place: SnapshotPlace,
   scratch: Scratch,
   paths: readonly string[],
-  how: "pack" | "pack-all" | "stream",
+  how: "pack" | "pack-all" | "find" | "stream",
 ): Promise<string> {
   const { snapshot, hostdir } = place;
   const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
@@ -117,7 +117,7 @@ export async function packFiles(
   const result = join(dir, ARCHIVE);
   createResult(result);
   await runFilesJob(context, detached(vm, work), work, {
-    operation: how === "pack-all" ? how : "pack",
+    operation: how === "stream" ? "pack" : how,
     stream: how === "stream" ? basename(paths[0]!.replace(/^[^/]*:/, "")) || "." : undefined,
     paths,
     disks,

@@ -20,10 +20,10 @@ import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { resolveDisks } from "../vm/machine.ts";
 import { Media } from "../vm/media.ts";
 import { refuseTemplate } from "../vm/template.ts";
-import { openScratch } from "./disks.ts";
+import { detached, openScratch, overlayDisks } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
-import { readAnswer, runFilesJob } from "./run.ts";
+import { createResult, readAnswer, runFilesJob } from "./run.ts";
 import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
@@ -31,7 +31,7 @@ export interface PutRequest {
   name: string | undefined;
   paths: readonly string[];
   remote: boolean;
-  /** Only say what would be replaced. */
+  /** Only check, and say what would be replaced. */
   dryRun: boolean;
 }
 
@@ -39,10 +39,16 @@ export interface PutRequest {
 export function validateOnly(paths: readonly string[], name: string | undefined): void {
   for (const path of paths) {
     validateGuestPath(path, name ?? LAST);
-    if (!/[^/.]/.test(path.replace(/^[^/]*:/, "")))
+    const within = path.replace(/^[^/]*:/, "");
+    if (/^[/.]*$/.test(within))
       throw usageError(
         `restore --only: ${path} is a whole filesystem`,
         `restore all: ${commandLine("restore")}`,
+      );
+    if (/\/\.\.?\/*$/.test(within))
+      throw usageError(
+        `restore --only: ${path} does not end in a name`,
+        "name the file or directory that is to be replaced",
       );
   }
 }
@@ -61,16 +67,36 @@ export async function restoreFiles(
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
-    await withPlace(context, vm, { name, remote }, (place) => {
+    await withPlace(context, vm, { name, remote }, async (place) => {
       const { name: found, made } = place.snapshot;
+      if (dryRun) await checkFiles(context, vm, work, place, paths);
       log.info(
         `${dryRun ? "would restore" : "restoring"} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`,
       );
       for (const path of paths) log.info(`  ${plain(path)}`);
-      return dryRun ? Promise.resolve() : replaceFiles(context, vm, work, place, paths);
+      if (!dryRun) await replaceFiles(context, vm, work, place, paths);
     });
   };
   await withVm(context, "restore files", change, { lenient: true });
+}
+
+/** As `replaceFiles`, without a change: are the files in the snapshot, and can they be replaced in the VM? */
+async function checkFiles(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  place: SnapshotPlace,
+  paths: readonly string[],
+): Promise<void> {
+  using scratch = openScratch(context, vm);
+  await packFiles(context, vm, place, scratch, paths, "find");
+  using beside = openScratch(context, vm);
+  const cannot = `cannot restore files of ${place.snapshot.name}`;
+  const disks = await overlayDisks(await currentDisks(context, vm, work), beside, cannot);
+  const result = join(beside.dir, "result.raw");
+  createResult(result, 0);
+  const job = { operation: "check", paths, disks, result, cannot } as const;
+  await runFilesJob(context, detached(vm, beside.work), beside.work, job);
 }
 
 async function replaceFiles(

@@ -5,7 +5,7 @@ import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { counted, plain, quoteLine } from "../lib/text.ts";
+import { counted, plain, quoteLine, REPLACEMENT } from "../lib/text.ts";
 import { nameRescue } from "../job/job.ts";
 import { findRescue, resolveRescueMachine } from "../job/rescue-machine.ts";
 import { runRescue } from "../job/run.ts";
@@ -22,7 +22,16 @@ import type { Vm } from "../vm/find.ts";
 import { Media } from "../vm/media.ts";
 
 /** What the job `files` does (scripts/rescue/files.job). */
-export type FilesOperation = "volumes" | "list" | "sums" | "pack" | "pack-all" | "serve" | "unpack";
+export type FilesOperation =
+  | "volumes"
+  | "list"
+  | "sums"
+  | "pack"
+  | "pack-all"
+  | "find"
+  | "serve"
+  | "check"
+  | "unpack";
 
 /** One run of that job. */
 export interface FilesJob {
@@ -50,7 +59,9 @@ const LIMIT_SECONDS: Readonly<Record<FilesOperation, number | undefined>> = {
   sums: 3600,
   pack: 3600,
   "pack-all": 3600,
+  find: 600,
   serve: undefined,
+  check: 600,
   unpack: 3600,
 };
 
@@ -71,7 +82,7 @@ const SECTOR_BYTES = 1 << 20;
  */
 export function createResult(path: string, limitBytes = Infinity): void {
   const room = Math.max(freeBytes(join(path, "..")) - RESERVE_BYTES, SECTOR_BYTES);
-  const size = Math.floor(Math.min(room, limitBytes) / SECTOR_BYTES) * SECTOR_BYTES;
+  const size = Math.max(Math.floor(Math.min(room, limitBytes) / SECTOR_BYTES), 1) * SECTOR_BYTES;
   const fd = createFile(path);
   try {
     ftruncateSync(fd, size);
@@ -144,6 +155,10 @@ const CODES: Readonly<Record<number, ExitName>> = { 66: "noInput", 69: "unavaila
 /** mount-system says where it has mounted what. */
 const FOUND_SYSTEM = /^\/dev\/\S+ -> \/mnt\/system/;
 
+/** tar, of a write that filled the filesystem; of the next one it gives the reason. */
+const saysGuestFull = (line: string): boolean =>
+  saysNoSpace(line) || /: Wrote only \d+ of \d+ bytes$/.test(line);
+
 /** The job's last line says why it failed. Its text is from the rescue, where a hostile filesystem may have taken over. */
 function jobError(job: FilesJob, work: Workdir, status: number, log: string): VmError {
   const { cannot } = job;
@@ -152,6 +167,10 @@ function jobError(job: FilesJob, work: Workdir, status: number, log: string): Vm
     .filter((line) => line.trim() !== "" && !FOUND_SYSTEM.test(line))
     .map((line) => nameAsInGuest(line, job.paths));
   const reason = quoteLine(lines.at(-1) ?? `the job failed with status ${status}`);
+  if (job.operation === "unpack" && lines.some(saysGuestFull) && !reason.includes("these were replaced"))
+    return new VmError("cannotCreate", `${cannot}: no space left in the guest's filesystem`, {
+      hint: "remove files there, or enlarge the disk",
+    });
   if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);
   const code = CODES[status] ?? "io";
   const before = code === "io" ? lines.slice(-4, -1).map((line) => `\n  ${quoteLine(line)}`) : [];
@@ -178,6 +197,9 @@ function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | u
   const near = readAnswer(work, "nearest");
   const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;
   return [
+    ...(paths.some((path) => path.includes(REPLACEMENT))
+      ? ["a name that is not UTF-8 cannot be given on the command line: name its directory"]
+      : []),
     ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
     isPath ? `list ${near}: ${listing(near)}` : `list the filesystems: ${listing()}`,
   ].join("\n");

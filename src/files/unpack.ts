@@ -41,7 +41,9 @@ export async function extract(
   members: readonly string[],
   what: string,
 ): Promise<string[]> {
-  const argv = ["tar", "-x", ...options, "--numeric-owner", "-C", into, "-f", archive, "--", ...members];
+  // Without --no-unquote GNU tar takes a backslash in the name of the directory as an escape.
+  const fixed = ["--no-unquote", "--numeric-owner", "-C", into, "-f", archive];
+  const argv = ["tar", "-x", ...options, ...fixed, "--", ...members];
   const result = await exec(argv, { what, anyStatus: true });
   if (result.status === 0) return [];
   const refused = parseRefused(result.stderr);

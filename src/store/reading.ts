@@ -69,6 +69,15 @@ export async function beginReading(hostdir: string, name: string | undefined): P
   }
 }
 
+/** The same, where snapshots cannot be locked without that: nothing keeps others from changing it there. */
+export const beginReadingIfPossible = async (
+  hostdir: string,
+  name: string | undefined,
+): Promise<ReadSnapshot> =>
+  canLockSnapshots(hostdir)
+    ? beginReading(hostdir, name)
+    : { snapshot: findSnapshot(hostdir, name), [Symbol.dispose]: () => {} };
+
 function tryRead(hostdir: string, name: string | undefined): ReadSnapshot | undefined {
   const fds: number[] = [];
   const dispose = (): void => fds.splice(0).forEach((fd) => closeSync(fd));

@@ -7,7 +7,7 @@ import { shellQuote } from "../lib/shell.ts";
 import { isOwnName, MAX_OWN_NAME_BYTES, plain, quoteLine } from "../lib/text.ts";
 import { callerUid, foreignReason } from "../lib/trust.ts";
 import { fileError, listDirectory } from "../store/files.ts";
-import { PARTIAL } from "../store/layout.ts";
+import { HOST, PARTIAL } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 
 /** Words of `import`. */
@@ -80,8 +80,15 @@ function resolveExisting(path: string): string {
   return join(realPath(parent) ?? (parent === path ? path : resolveExisting(parent)), basename(path));
 }
 
-/** @throws 73 unless it does not exist, or has nothing but what a killed command left */
-function refuseTakenDirectory(what: string, hostdir: string, continues: (hostdir: string) => boolean): void {
+/**
+ * To be checked again under the lock of the directory: another command may have made a VM there since.
+ * @throws 73 unless it does not exist, or has nothing but what a killed command left
+ */
+export function refuseTakenDirectory(
+  what: string,
+  hostdir: string,
+  continues: (hostdir: string) => boolean = () => false,
+): void {
   const stats = lstatOf(hostdir);
   if (!stats) return;
   const refuse = (reason: string): VmError =>
@@ -91,7 +98,10 @@ function refuseTakenDirectory(what: string, hostdir: string, continues: (hostdir
   if (!stats.isDirectory()) throw refuse("exists already");
   const foreign = stats.uid === callerUid() ? foreignReason(stats) : "belongs to another user";
   if (foreign !== undefined) throw refuse(foreign);
-  if (listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL)) && !continues(hostdir))
+  if (
+    listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL) && name !== HOST.lock) &&
+    !continues(hostdir)
+  )
     throw refuse("exists already, and is not empty");
 }
 

@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { buildTarHeader, parseTarHeader } from "../../src/lib/tar.ts";
-import { type Sandbox } from "../fixtures/sandbox.ts";
+import { until, type Result, type Sandbox } from "../fixtures/sandbox.ts";
 import { buildChain, edit, seen } from "./snapshots.ts";
 
 const source = (): Promise<Sandbox> => buildChain("export");
@@ -75,6 +75,29 @@ describe("export and import", () => {
     await box.ends(73, ["export", "S0", "-o", file], "exists already");
     rmSync(box.path("G"), { recursive: true });
   });
+
+  test.each(["vm", "ova"])(
+    "a snapshot that is exported as %s cannot be removed or merged meanwhile",
+    async (format) => {
+      const [begun, go] = [join(box.top, `begun-${format}`), join(box.top, `go-${format}`)];
+      const dd = Bun.which("dd");
+      const waits = `: >'${begun}'; while [ ! -e '${go}' ]; do sleep 0.02; done; exec ${dd} "$@"`;
+      const program = box.program("dd", waits);
+      const file = join(box.top, `read.${format}`);
+      const { done } = box.start("export", "S2", `--format=${format}`, "-o", file);
+      const removed: Result[] = [];
+      try {
+        await until("it copies", () => existsSync(begun));
+        removed.push(await box.vm("snapshots", "rm", "S2"), await box.vm("snapshots", "rm", "--merge", "S1"));
+      } finally {
+        writeFileSync(go, "");
+        rmSync(program);
+      }
+      expect(await done).toMatchObject({ status: 0 });
+      for (const result of removed)
+        expect(result).toMatchObject({ status: 75, stderr: expect.stringContaining("S2 is being read by ") });
+    },
+  );
 
   test("a running VM is refused, with the way through a snapshot", async () => {
     await box.running();

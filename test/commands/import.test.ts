@@ -51,6 +51,24 @@ describe("a changed export", () => {
     expect(await refused(Buffer.concat([good, Buffer.alloc(512)]))).toContain("data after its end");
   });
 
+  test("into a directory where another import makes a VM meanwhile is refused, and what is there stays", async () => {
+    await box.ok("export", "S0", "-o", "../first.vm");
+    await box.ok("export", "S0", "--format=ova", "-o", "../first.ova");
+    for (const names of [
+      ["first.vm", "good.vm"],
+      ["first.ova", "good.vm"],
+      ["first.ova", "first.ova"],
+      ["good.vm", "good.vm"],
+    ]) {
+      const all = names.map((name) => box.start("import", join(box.top, name), "../both"));
+      const results = await Promise.all(all.map(({ done }) => done));
+      expect(results.map(({ status }) => status).toSorted()).toEqual([0, 73]);
+      expect(results.find(({ status }) => status === 73)!.stderr).toContain("exists already");
+      expect(existsSync(place(box, "both/.work/disk-0.img"))).toBe(true);
+      rmSync(place(box, "both"), { recursive: true });
+    }
+  });
+
   /** An archive with another index, and whatever it says. */
   const rebuild = (change: (index: any) => void): Buffer => {
     const { bytes: length } = parseTarHeader(good.subarray(0, 512))!;

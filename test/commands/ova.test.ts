@@ -256,6 +256,11 @@ describe("import of an OVA made by hand", () => {
     expect(readFileSync(join(place("two"), ".work/guest.env"), "utf8")).toContain('"NVME=disk-0.img"');
   });
 
+  const whole = (): Buffer =>
+    tarOf([
+      ["m.ovf", Buffer.from(ovf())],
+      ["disk.vmdk", vmdk],
+    ]);
   test.each<[string, () => Uint8Array, string]>([
     ["an absolute name", () => tarOf([["m.ovf", Buffer.from(ovf())], named("/tmp/x")]), "has a member"],
     ["a name above", () => tarOf([["m.ovf", Buffer.from(ovf())], named("../x")]), "has a member"],
@@ -272,14 +277,16 @@ describe("import of an OVA made by hand", () => {
       "too many",
     ],
     ["no disk", () => tarOf([["m.ovf", Buffer.from(ovf())]]), "disk.vmdk is missing"],
+    ["a cut", () => whole().subarray(0, -2000), "nothing is kept"],
+    ...[1, 512, 513, 1024].map((bytes): [string, () => Uint8Array, string] => [
+      `an end that lacks ${bytes} bytes`,
+      () => whole().subarray(0, -bytes),
+      "it is truncated",
+    ]),
     [
-      "a cut",
-      () =>
-        tarOf([
-          ["m.ovf", Buffer.from(ovf())],
-          ["disk.vmdk", vmdk],
-        ]).subarray(0, -2000),
-      "nothing is kept",
+      "something after the first block of zeroes",
+      () => Buffer.concat([whole().subarray(0, -512), Buffer.alloc(512, "x")]),
+      "its end is damaged",
     ],
     [
       "a wrong checksum",

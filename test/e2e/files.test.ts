@@ -19,7 +19,7 @@ import {
 const TREE = String.raw`
 mkdir -p t/etc t/srv/sub t/home t/dev t/proc t/sys; printf 'ID=x\n' >t/etc/os-release; echo '/dev/vda / ext4 defaults 0 1' >t/etc/fstab
 head -c 1048576 /dev/urandom >t/srv/big; ln -s /etc/os-release t/etc/abs; ln -s ../../../../etc/passwd t/srv/out; ln -s loop t/srv/loop
-touch "t/srv/new
+printf back >'t/srv/new\nline'; touch "t/srv/new
 line" t/srv/$'esc\e[31m' t/srv/$'\xff' t/srv/-rf; printf set >t/srv/suid; chmod 4755 t/srv/suid; truncate -s 64M t/srv/sparse
 if [ "$(id -u)" = 0 ]; then mknod t/srv/null c 1 3; chown 1000:100 t/home; fi
 mkdir t/srv/both; mkfifo t/srv/pipe; echo one >t/srv/one; echo two >t/srv/both/two; ln -s /none/here t/srv/dangling
@@ -70,6 +70,7 @@ suite(
       expect(sha256(join(copy, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
       expect(lstatSync(join(copy, "suid")).mode & 0o7777).toBe(0o755);
       expect(lstatSync(join(copy, "sparse")).blocks).toBeLessThan(1000);
+      expect(readFileSync(join(copy, String.raw`new\nline`), "utf8")).toBe("back");
       expect(readlinkSync(join(copy, "out"))).toBe("../../../../etc/passwd");
       for (const name of ["null", "pipe"]) expect(existsSync(join(copy, name))).toBe(false);
       expect((await box.ok(["snapshots", "get", "Q", "/srv/both", "-"])).stdout).toContain("./both/two\0");
@@ -85,12 +86,14 @@ suite(
       const differ = async (to: string): Promise<string[]> =>
         (await box.ok(["snapshots", "diff", "--files", "Q", to])).stdout.trim().split("\n");
       expect(await differ("C")).toEqual(["A  /home/kept", "D  /srv/big", "A  /srv/new", "D  /srv/sub"]);
-      const refused = await box.vm(["restore", "Q", "--only=/srv/one", "--only=/home"]);
+      const before = sha256(join(box.work, "disk-0.img"));
+      const refused = await box.vm(["restore", "-n", "Q", "--only=/srv/one", "--only=/home"]);
       expectError(
         refused,
         74,
         /cannot replace \/home: \/home\/kept is immutable [^]*chattr -i -a \/home\/kept/,
       );
+      expect(sha256(join(box.work, "disk-0.img"))).toBe(before);
       await box.ok(["@restore", "Q", "--only=/srv", "@backup", "D", "--format=qcow2"]);
       expect(await differ("D")).toEqual(["A  /home/kept"]);
       const { stdout } = await box.ok(["snapshots", "ls", "D", "/srv/suid", "--json"]);

@@ -1,7 +1,7 @@
 /** The part of the job `files` that replaces files, by this machine's bash: the rescue's programs are stood in for. */
 import { expect, test } from "bun:test";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { Temp } from "../fixtures/temp.ts";
 
 const PART = join(import.meta.dir, "../../scripts/rescue/unpack-files");
@@ -24,6 +24,7 @@ lsattr() { :; }
 sync() { :; }
 . ${PART}
 ${more}
+check_all
 unpack`;
   writeFileSync(join(top.top, "paths"), paths.map((path) => `${path}\0`).join(""));
   const { exitCode, stderr } = Bun.spawnSync(["bash", "-c", script]);
@@ -38,6 +39,34 @@ test("replaces a file and a directory, and leaves nothing beside them", () => {
   expect(existsSync(join(root, "b/new"))).toBe(true);
   expect(existsSync(join(root, "b/old"))).toBe(false);
   expect(existsSync(join(root, ".vm-partial-restore"))).toBe(false);
+});
+
+/** @returns what a function of the job packs of the only file */
+function pack(file: string): string {
+  const job = join(import.meta.dir, "../../scripts/rescue/files.job");
+  const script = `set -efu; eval "$(sed -n '/^pack() {$/,/^}$/p' ${job})"
+ONLY=$1 RESULT=$2; pack; tar -xOf "$2" 0`;
+  return Bun.spawnSync(["bash", "-c", script, "-", file, `${file}.tar`]).stdout.toString();
+}
+
+test("packs the file of a name with a backslash, not that whose name the escape stands for", () => {
+  using top = new Temp();
+  for (const name of ["a\\nb", "a\nb", "d\\tx/f", "d\tx/f", "-n", "*"]) {
+    mkdirSync(dirname(join(top.top, name)), { recursive: true });
+    writeFileSync(join(top.top, name), name);
+  }
+  for (const name of ["a\\nb", "a\nb", "d\\tx/f", "d\tx/f", "-n", "*"])
+    expect(pack(join(top.top, name))).toBe(name);
+});
+
+test("unpacks into a directory whose name has a backslash", () => {
+  using top = new Temp();
+  const directory = join(top.top, "root/d\\nx");
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, "a"), "old\n");
+  const { status, message } = unpack(top, ["/d\\nx/a"]);
+  expect({ status, message }).toEqual({ status: 0, message: "" });
+  expect(readFileSync(join(directory, "a"), "utf8")).toBe("new\n");
 });
 
 test("a second path that cannot be replaced puts the first one back", () => {

@@ -53,12 +53,17 @@ function parsePax(content: Buffer): { name?: string; bytes?: number } {
   return found;
 }
 
-/** The next member that is a file; undefined at the end of the archive. */
+const isZero = (block: Buffer): boolean => block.every((byte) => byte === 0);
+
+/** The next member that is a file; undefined at the end of the archive, which has two blocks of zeroes. @throws 74 */
 async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
   const before: { name?: string; bytes?: number } = {};
   for (let count = 0; count < MOST_MEMBERS; count++) {
     const block = await readWholly(source, TAR_BLOCK);
-    if (block.every((byte) => byte === 0)) return undefined;
+    if (isZero(block)) {
+      if (isZero(await readWholly(source, TAR_BLOCK))) return undefined;
+      throw refuseOva("its end is damaged");
+    }
     const member = parseTarHeader(block);
     if (!member) throw refuseOva("it is not a tar archive, or damaged");
     if (member.type === "x")

@@ -14,7 +14,12 @@ import { createFile, freeBytes, removeQuietly } from "../../store/files.ts";
 import { HOST, PARTIAL } from "../../store/layout.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
-import { chooseDirectory, makeDestination, resolveDestination } from "../../vm/destination.ts";
+import {
+  chooseDirectory,
+  makeDestination,
+  refuseTakenDirectory,
+  resolveDestination,
+} from "../../vm/destination.ts";
 import { readVm } from "../../vm/find.ts";
 import { findOther } from "../../vm/identity.ts";
 import { withVm } from "../../vm/open.ts";
@@ -49,6 +54,7 @@ export async function importOva(context: Context, request: OvaRequest): Promise<
   using _about = aboutVm(directory);
   try {
     await withVm(here, "import", async () => {
+      refuseTakenDirectory("import", directory);
       const staged = join(directory, `${PARTIAL}import`);
       mkdirSync(staged, { mode: 0o700 });
       try {

@@ -25,7 +25,7 @@ import { HOST, isDiskName } from "../../store/layout.ts";
 import { requireIntact } from "../../store/snapshot-intact.ts";
 import { removeLeftTemporaries } from "../../store/recover.ts";
 import { makeTemporary } from "../../store/temporary.ts";
-import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
+import type { Snapshot } from "../../store/snapshots.ts";
 import type { Context } from "../../vm/context.ts";
 import { openVm, type Vm } from "../../vm/find.ts";
 import { readIdentity } from "../../vm/identity.ts";
@@ -34,7 +34,7 @@ import { withVm } from "../../vm/open.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { listImages } from "../restore-images.ts";
 import { listStored } from "../restore.ts";
-import { chainToExport, type ExportRequest } from "./export.ts";
+import { beginExport, chainToExport, type ExportRequest } from "./export.ts";
 import { buildOvf, type OvfDisk } from "./ovf.ts";
 import { openExportOutput, type ExportOutput } from "./output.ts";
 import { openWorking } from "./working-parts.ts";
@@ -64,7 +64,8 @@ export async function exportOva(context: Context, request: ExportRequest): Promi
     });
   const vm = await openVm(context);
   requireOwn(context, vm.hostdir, "export");
-  const snapshot = findSnapshot(vm.hostdir, request.snapshot);
+  using read = await beginExport(vm.hostdir, request.snapshot);
+  const { snapshot } = read;
   removeLeftTemporaries(vm.hostdir, context.tmpdir);
   await sendOva(context, vm, request, settingsOf(vm, snapshot), (staged) =>
     listOvaDisks(context, vm, snapshot, staged),

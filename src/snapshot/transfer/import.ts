@@ -17,7 +17,12 @@ import { lockVm } from "../../store/lock.ts";
 import { notePlace } from "../../store/places.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
-import { chooseDirectory, makeDestination, resolveDestination } from "../../vm/destination.ts";
+import {
+  chooseDirectory,
+  makeDestination,
+  refuseTakenDirectory,
+  resolveDestination,
+} from "../../vm/destination.ts";
 import { readVm, type Vm } from "../../vm/find.ts";
 import { findOther, identityOf, writeIdentity } from "../../vm/identity.ts";
 import { findReaches, formatReach } from "../../vm/reach.ts";
@@ -56,14 +61,10 @@ export async function importVm(context: Context, request: ImportRequest): Promis
     `read a file: ${programLine("import", "FILE")}; or a pipe: ssh HOST vm export | ${programLine("import", "-")}`,
   );
   const read = await readIndex(source);
-  const directory = resolveDestination(
-    "import",
-    chooseDirectory(context, request, read.index.guest),
-    context.cwd,
-    [],
-    (place) => isFrom(join(place, STAGED), read.text),
-  );
-  await importTo({ context, request, source, read, directory });
+  const continues = (place: string): boolean => isFrom(join(place, STAGED), read.text);
+  const typed = chooseDirectory(context, request, read.index.guest);
+  const directory = resolveDestination("import", typed, context.cwd, [], continues);
+  await importTo({ context, request, source, read, directory, continues });
 }
 
 interface Import {
@@ -72,14 +73,17 @@ interface Import {
   source: ByteSource;
   read: { index: Index; text: string };
   directory: string;
+  /** Is what there is in a directory an interrupted import of the same export? */
+  continues: (hostdir: string) => boolean;
 }
 
 async function importTo(one: Import): Promise<void> {
-  const { source, read, directory } = one;
+  const { source, read, directory, continues: continuesIn } = one;
   const started = performance.now();
   const staged = join(directory, STAGED);
   const withdraw = makeDestination("import", directory);
   using _lock = await lockVm(directory, "import");
+  refuseTakenDirectory("import", directory, continuesIn);
   try {
     if (!lstatOf(join(directory, HOST.backups))) await receiveAll(one, staged);
     await restoreImported(one);

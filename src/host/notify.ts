@@ -11,7 +11,7 @@ import { listDirectory } from "../store/files.ts";
 import { appendHistory, type VmEvent } from "../store/history.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
-import { runLateHook, runVmHook } from "../vm/hooks.ts";
+import { findVmHook, runLateHook, runVmHook } from "../vm/hooks.ts";
 import { findOnPath } from "../vm/media.ts";
 import { findHostdir, openUser, openVm, type Vm } from "../vm/find.ts";
 import { foreignDirectory } from "../vm/ownership.ts";
@@ -82,6 +82,11 @@ const isCallers = ({ hostdir }: Vm): boolean => foreignDirectory(hostdir) === un
 
 /** A VM that cannot be read has no hook: the backup reports it. */
 async function runPreHook(context: Context, name: string | undefined): Promise<void> {
+  try {
+    if (findVmHook(context, findHostdir(context), "pre-backup") === undefined) return;
+  } catch {
+    return;
+  }
   const vm = await openVm(context).catch(() => undefined);
   if (vm && isCallers(vm)) await runVmHook(context, vm, "pre-backup", { VM_SNAPSHOT: name ?? "" });
 }

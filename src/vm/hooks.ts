@@ -33,12 +33,17 @@ const NO_FACTS = Object.fromEntries(
     .map((name) => [name, ""]),
 );
 
-/** @throws 78 if another user can write to it */
-function findVmHook({ hostdir, settings }: Vm, hook: VmHook): string | undefined {
-  const directories = [hostdir, join(settings.PROFILES, "scripts/jobs")];
-  const path = directories.map((directory) => join(directory, `${hook}.hook`)).find((file) => lstatOf(file));
-  if (path !== undefined) refuseForeignScript(path);
-  return path;
+/**
+ * In HOSTDIR, else among the user's jobs in `~/PROG`. Not in PROFILES, which only the settings tell: without a hook they
+ * need not be read for it.
+ */
+export function findVmHook(
+  { home, prog, profiles }: Context,
+  hostdir: string,
+  hook: VmHook,
+): string | undefined {
+  const directories = [hostdir, join(profiles ?? join(home, prog), "scripts/jobs")];
+  return directories.map((directory) => join(directory, `${hook}.hook`)).find((file) => lstatOf(file));
 }
 
 /**
@@ -55,8 +60,9 @@ export async function runVmHook(
 ): Promise<void> {
   // A hook that runs this program would run itself again, without end.
   if (context.env[WITHIN] !== undefined) return;
-  const path = findVmHook(vm, hook);
+  const path = findVmHook(context, vm.hostdir, hook);
   if (path === undefined) return;
+  refuseForeignScript(path);
   const { hostdir, work, settings } = vm;
   const variables: BashVariables = {
     ...vm.raw,

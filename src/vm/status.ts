@@ -24,6 +24,7 @@ import { openVm, type Vm } from "./find.ts";
 import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findReaches, knownMacros } from "./reach.ts";
+import { readOwnSettings } from "./own-settings.ts";
 import { findUnreadSettings } from "./settings-file.ts";
 import type { AutostartStatus, Status, VmState } from "./status-types.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
@@ -43,11 +44,13 @@ export async function examineVm(
   } catch (error) {
     const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
     const { message, hint, exitCode } = known;
+    const { labels } = await readOwnSettings(context, hostdir);
     const status: Status = {
       name: basename(hostdir),
       directory: hostdir,
       state: "broken",
       error: message,
+      ...(labels && { labels }),
       ...(hint !== undefined && { hint }),
     };
     return { status, exitCode };

@@ -1,6 +1,6 @@
 /** Selecting VMs by states, patterns and labels. */
 import { expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { appendFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { testWith } from "../fixtures/needs.ts";
@@ -67,6 +67,31 @@ testWith("qemu-img")("starts and stops the labelled VMs", async () => {
   expect((await box.ok("list", "-q", "running", "@lab")).stdout).toBe("");
 });
 
+/** Appends to a VM's settings. */
+const spoil = (box: Sandbox, name: string, line: string): void =>
+  appendFileSync(join(directoryOf(box, name), ".work/guest.env"), `${line}\n`);
+
+testWith("qemu-img")(
+  "labels are read beside a wrong setting; a VM without known labels is told",
+  async () => {
+    using box = await withVms({ a: "lab", b: "lab", c: "other" });
+    spoil(box, "a", "MEMORY=oops");
+    spoil(box, "c", "if true; then");
+    const { stderr } = await box.ends(78, ["stop", "@lab", "--force"]);
+    expect(stderr).toMatch(/warning: c \(.*\) is left out, as its labels cannot be read/);
+    expect(stderr).toMatch(/^.*\ba \(.*\):$/m);
+    expect((await box.ok("list", "-q", "@lab")).stdout).toBe("a\nb\nc\n");
+    expect((await box.ok("list", "@lab")).stdout).toMatch(/^a +broken.* lab /m);
+    expect((await box.ok("list", "-q", "@none")).stdout).toBe("c\n");
+  },
+);
+
+testWith("qemu-img")("nothing matches: list says so", async () => {
+  using box = await withVms({ a: "" });
+  for (const word of ["@nomatch", "runing"])
+    expect(await box.ok("list", word)).toMatchObject({ stdout: "", stderr: `no VM matches ${word}\n` });
+});
+
 test.each([
   [["stop", "@nothing"], 66, /no VM has the label 'nothing'/],
   [["run", "@bakcup", "--detach"], 66, /did you mean: vm @backup/],
@@ -75,6 +100,9 @@ test.each([
   [["--label=lab", "destroy"], 64, /destroy: cannot be run for several VMs/],
   [["--label=Lab", "stop"], 64, /--label: 'Lab' is not allowed/],
   [["@stop", "@lab"], 64, /unknown command 'lab'/],
+  [["backup", "@weB"], 64, /'@weB' is neither a command nor a label/],
+  [["list", "@"], 64, /'@' is neither/],
+  [["set", "LABELS=web,stop"], 64, /label 'stop' is not allowed: it is the name of a command/],
   [["create", "A", "@lab"], 64, /unknown command 'lab'/],
   [["--label=lab", "@list", "@stop"], 64, /list and top cannot be combined/],
 ] as const)("%p is refused (%d)", async (words, status, message) => {

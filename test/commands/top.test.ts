@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatUsages, measureUsage } from "../../src/host/top/usage.ts";
 import { testWith } from "../fixtures/needs.ts";
@@ -29,6 +29,9 @@ testWith("qemu-img")("shows running VMs; one whose monitor does not answer has n
   expect(table).toMatch(/^NAME +PID +CPU %[\s\S]*^a .*\n?[\s\S]*^b .* - +- +- +-/m);
   expect(table).not.toContain("off");
   expect((await box.json("top", "@lab")).map(({ name }: { name: string }) => name)).toEqual(["b"]);
+  expect((await box.ok("top", "--once", "nomatch")).stderr).toBe("no running VM matches nomatch\n");
+  const settings = join(box.home, "vm/a/.work/guest.env");
+  writeFileSync(settings, readFileSync(settings, "utf8").replace(/^MEMORY=.*$/m, "") + "MEMORY=oops\n");
   expect((await box.json("top", "a*")).map(({ name }: { name: string }) => name)).toEqual(["a"]);
   expect(await box.ends(64, ["top", "--delay=0"])).toMatchObject({
     stderr: expect.stringContaining("--delay"),

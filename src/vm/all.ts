@@ -7,7 +7,6 @@ import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context, ProcessFacts } from "./context.ts";
 import { openUser } from "./find.ts";
-import { readOwnSettings } from "./own-settings.ts";
 
 /** Directories of VMs, sorted: with settings, working files or snapshots; no rescue profiles. */
 export function findVms(context: ProcessFacts, profiles: string): string[] {
@@ -56,6 +55,7 @@ export async function findLabelled(
   labels: readonly string[],
 ): Promise<{ found: Labelled[]; unknown: Unlabelled[] }> {
   const { PROFILES } = (await openUser(context)).settings;
+  const { readOwnSettings } = await import("./own-settings.ts");
   const directories = findVms(context, PROFILES);
   const all = await Promise.all(
     directories.map(async (hostdir) => ({ hostdir, ...(await readOwnSettings(context, hostdir)) })),
@@ -70,6 +70,7 @@ export async function findLabelled(
 
 /** All labels that VMs have, sorted. */
 export async function listLabels(context: ProcessFacts, profiles: string): Promise<string[]> {
+  const { readOwnSettings } = await import("./own-settings.ts");
   const all = await Promise.all(
     findVms(context, profiles).map((hostdir) => readOwnSettings(context, hostdir)),
   );

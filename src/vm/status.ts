@@ -24,7 +24,6 @@ import { openVm, type Vm } from "./find.ts";
 import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findReaches, knownMacros } from "./reach.ts";
-import { readOwnSettings } from "./own-settings.ts";
 import { findUnreadSettings } from "./settings-file.ts";
 import type { AutostartStatus, Status, VmState } from "./status-types.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
@@ -44,6 +43,7 @@ export async function examineVm(
   } catch (error) {
     const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
     const { message, hint, exitCode } = known;
+    const { readOwnSettings } = await import("./own-settings.ts");
     const { labels } = await readOwnSettings(context, hostdir);
     const status: Status = {
       name: basename(hostdir),

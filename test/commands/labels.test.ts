@@ -1,7 +1,12 @@
 /** Selecting VMs by states, patterns and labels. */
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { appendFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { runForEach } from "../../src/cli/each-vm.ts";
+import { log } from "../../src/lib/log.ts";
+import { signalError } from "../../src/process/signals.ts";
+import * as all from "../../src/vm/all.ts";
+import type { Context } from "../../src/vm/context.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { testWith } from "../fixtures/needs.ts";
 
@@ -72,7 +77,7 @@ const spoil = (box: Sandbox, name: string, line: string): void =>
   appendFileSync(join(directoryOf(box, name), ".work/guest.env"), `${line}\n`);
 
 testWith("qemu-img")(
-  "labels are read beside a wrong setting; a VM without known labels is told",
+  "labels are read beside a wrong setting; a VM without known labels is reported",
   async () => {
     using box = await withVms({ a: "lab", b: "lab", c: "other" });
     spoil(box, "a", "MEMORY=oops");
@@ -86,10 +91,34 @@ testWith("qemu-img")(
   },
 );
 
+testWith("qemu-img").each(["we b", "we,b"])("LABELS=%p is two labels, and shown so", async (labels) => {
+  using box = await withVms({ a: "" });
+  const { stdout } = await box.ok("-d", directoryOf(box, "a"), "set", `LABELS=${labels}`);
+  expect(stdout).toBe("LABELS: empty -> we b\n");
+  await box.ends(64, ["-d", directoryOf(box, "a"), "set", "LABELS=Web"], "separated by blanks or commas");
+  expect((await box.ok("list", "-q", "@b")).stdout).toBe("a\n");
+});
+
 testWith("qemu-img")("nothing matches: list says so", async () => {
   using box = await withVms({ a: "" });
   for (const word of ["@nomatch", "runing"])
     expect(await box.ok("list", word)).toMatchObject({ stdout: "", stderr: `no VM matches ${word}\n` });
+});
+
+const interruptAtB = async ({ hostdir }: { hostdir?: string | undefined }): Promise<void> => {
+  if (hostdir === "/b") throw signalError("SIGINT");
+};
+
+test("a stop signal: names the VMs that are not done", async () => {
+  using found = spyOn(all, "findLabelled").mockResolvedValue({
+    found: ["a", "b", "c"].map((name) => ({ name, hostdir: `/${name}` })),
+    unknown: [],
+  });
+  using warn = spyOn(log, "warn").mockReturnValue(undefined);
+  const context = { prog: "vm", options: {} } as unknown as Context;
+  await expect(runForEach(context, ["lab"], false, interruptAtB)).rejects.toThrow("interrupted by SIGINT");
+  expect(found).toHaveBeenCalledTimes(1);
+  expect(warn.mock.calls).toEqual([["interrupted; not done for b, c"]]);
 });
 
 test.each([

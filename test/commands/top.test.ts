@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { formatUsages, measureUsage } from "../../src/host/top/usage.ts";
 import { testWith } from "../fixtures/needs.ts";
 import { Refusal } from "../fixtures/qemu/block-layer.ts";
-import { Sandbox } from "../fixtures/sandbox.ts";
+import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 testWith("qemu-img")("shows running VMs; one whose monitor does not answer has no disk rates", async () => {
   using box = new Sandbox();
@@ -36,6 +36,15 @@ testWith("qemu-img")("shows running VMs; one whose monitor does not answer has n
   expect(await box.ends(64, ["top", "--delay=0"])).toMatchObject({
     stderr: expect.stringContaining("--delay"),
   });
+});
+
+test("ends with its terminal", async () => {
+  using box = new Sandbox();
+  box.terminal = true;
+  const { done, stdout } = box.start("top");
+  await until("a table is shown", () => stdout().includes("q: quit"));
+  process.stdin.emit("error", new Error(""));
+  expect(await done).toMatchObject({ status: 0, stderr: "" });
 });
 
 test("rates are those between two samples; names are made fit for a terminal", () => {

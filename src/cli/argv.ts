@@ -9,7 +9,7 @@ import { referenceOf, type Invocation } from "./invocation.ts";
 import { parseOptions, UnknownOption } from "./getopt.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
-import { requireSelecting } from "./selecting.ts";
+import { refuseCommandLabels, requireSelecting } from "./selecting.ts";
 import { formatLine, unknownCommand } from "./suggest.ts";
 
 /** The whole command line, understood and checked; nothing has happened yet. */
@@ -95,6 +95,8 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   }
   if (wrong.length > 0) throw allWrong(wrong);
   if (help?.length === 0) flags.help = true;
+  for (const { command, args } of batch)
+    if (command.name === "set") refuseCommandLabels([args.assignment ?? []].flat().map(String));
   if (labels.length > 0) requireSelecting(batch, hostdir);
   const options: Options = {
     settings,

@@ -4,7 +4,7 @@ import { parseOptions, UnknownOption, wordsOfOption, type Occurrence } from "./g
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import type { Command, CommandOption } from "./command.ts";
 import { COMMANDS, OLD_NAMES } from "./registry.ts";
-import { labelBehind } from "./selecting.ts";
+import { labelBehind, refuseBadLabel } from "./selecting.ts";
 import { usageOf } from "./signature.ts";
 import { formatLine } from "./suggest.ts";
 
@@ -160,6 +160,7 @@ export function parseInvocation(
       index--;
       continue;
     }
+    if (mayHaveLabels && !optionsOver && !positional?.rest) refuseBadLabel(left[0], command.name);
     if (positional?.rest) {
       [remaining, left] = [left, []];
       typed.push(...remaining);

@@ -1,3 +1,4 @@
+import { LABEL_SYNTAX } from "../config/machine-values.ts";
 import { VmError } from "../lib/errors.ts";
 import { isLabel } from "../lib/text.ts";
 import type { Command } from "./command.ts";
@@ -34,6 +35,24 @@ export function labelBehind(word: string | undefined): string | undefined {
   return label !== undefined && isLabel(label) && !COMMANDS.has(label) && label !== "help"
     ? label
     : undefined;
+}
+
+/** A word after a single command that is meant as a label; a path may contain `@` too. @throws 64 */
+export function refuseBadLabel(word: string | undefined, command: string): void {
+  if (word === undefined || !/^@[^@/\s]*$/.test(word) || isLabel(word.slice(1))) return;
+  throw new VmError("usage", `${command}: '${word}' is neither a command nor a label`, {
+    hint: `a label has ${LABEL_SYNTAX}; an argument that begins with @ stands after --`,
+  });
+}
+
+/** `set LABELS=stop`: `@stop` would be the command. @throws 64 */
+export function refuseCommandLabels(assignments: readonly string[]): void {
+  const labels = assignments.flatMap((word) => /^LABELS=(.*)$/s.exec(word)?.[1]?.split(/[\s,]+/) ?? []);
+  const taken = labels.find((label) => COMMANDS.has(label) || label === "help");
+  if (taken !== undefined)
+    throw new VmError("usage", `set: the label '${taken}' is not allowed: it is the name of a command`, {
+      hint: `@${taken} would be the command: use another label`,
+    });
 }
 
 /** @throws 64 for a command that is about one VM, and for a VM that is named as well */

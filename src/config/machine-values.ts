@@ -33,7 +33,7 @@ export const tpm: Parser<"" | "2.0"> = parser({ allowed: TPM_SYNTAX, choices: ["
 });
 export const LABEL_SYNTAX = "small letters, digits and . _ -, from a letter on, at most 63";
 export const labels = listOfForm({
-  allowed: LABEL_SYNTAX,
+  allowed: `${LABEL_SYNTAX}; several: separated by blanks or commas`,
   parse: (item: string) => (isLabel(item) ? item : undefined),
   separator: /[\s,]+/,
 });
@@ -50,8 +50,8 @@ export const cpuQuota: Parser<number | undefined> = parser<number | undefined>(
 );
 
 export const slice = pattern(
-  "a name that ends in .slice, or empty",
-  /^$|^[A-Za-z0-9:_][A-Za-z0-9:_.\\-]{0,200}\.slice$/,
+  "a name that ends in .slice, without -- and no - before .slice, or empty",
+  /^$|^(?=[^.].{0,206}$)[A-Za-z0-9:_.\\]+(-[A-Za-z0-9:_.\\]+)*\.slice$/,
 );
 
 /** The limit of a disk, by its number. */
@@ -86,7 +86,14 @@ function parseDiskLimit(item: string): DiskLimit | undefined {
   return limit;
 }
 
-export const diskLimits = listOfForm({ allowed: DISK_LIMIT_SYNTAX, parse: parseDiskLimit });
+const eachDiskLimit = listOfForm({ allowed: DISK_LIMIT_SYNTAX, parse: parseDiskLimit });
+export const diskLimits: Parser<DiskLimit[]> = parser({ allowed: DISK_LIMIT_SYNTAX }, (raw) => {
+  const parsed = eachDiskLimit(raw);
+  if (!("value" in parsed)) return parsed;
+  const numbers = parsed.value.map(({ number }) => number);
+  const twice = parsed.value.find(({ number }, index) => numbers.indexOf(number) < index);
+  return twice ? { allowed: "one element for each disk", given: formatDiskLimit(twice) } : parsed;
+});
 
 export const formatDiskLimit = ({ number, iops, bytesPerSecond }: DiskLimit): string =>
   `${number}:${[iops !== undefined && `iops=${iops}`, bytesPerSecond !== undefined && `bps=${bytesPerSecond}`].filter(Boolean).join(",")}`;

@@ -36,7 +36,7 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   }
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
-  if (changed("MEMORY", "MEMORY_MAX")) refuseMemoryMax("change settings", next);
+  if (changed("MEMORY", "MEMORY_MAX")) refuseMemoryMax("change settings", { settings: next.settings });
   if (
     changed("OVMF_CODE", "OVMF_VARS") &&
     (next.settings.OVMF_CODE === "") !== (next.settings.OVMF_VARS === "")

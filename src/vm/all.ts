@@ -1,11 +1,12 @@
 import { basename, dirname, isAbsolute, join } from "node:path";
+import type { VmError } from "../lib/errors.ts";
 import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { listDirectory } from "../store/files.ts";
 import { HOST, LOST_FOUND } from "../store/layout.ts";
 import { listPlaces } from "../store/places.ts";
 import { listNoted } from "../store/running.ts";
 import type { Context, ProcessFacts } from "./context.ts";
-import { openUser, readVm } from "./find.ts";
+import { openUser } from "./find.ts";
 
 /** Directories of VMs, sorted: with settings, working files or snapshots; no rescue profiles. */
 export function findVms(context: ProcessFacts, profiles: string): string[] {
@@ -43,37 +44,35 @@ export interface Labelled {
   hostdir: string;
 }
 
-/** The VMs that have one of these labels, by their directories. Those whose settings cannot be read have none. */
-export async function findLabelled(context: Context, labels: readonly string[]): Promise<Labelled[]> {
+/** A VM whose labels cannot be read. */
+export interface Unlabelled extends Labelled {
+  error: VmError;
+}
+
+/** The VMs that have one of these labels, by their directories, and those whose labels cannot be read. */
+export async function findLabelled(
+  context: Context,
+  labels: readonly string[],
+): Promise<{ found: Labelled[]; unknown: Unlabelled[] }> {
   const { PROFILES } = (await openUser(context)).settings;
-  const found = await Promise.all(
-    findVms(context, PROFILES).map(async (hostdir): Promise<Labelled[]> => {
-      const { GUESTNAME, LABELS } = await readOwnSettings(context, hostdir);
-      return LABELS.some((label) => labels.includes(label))
-        ? [{ name: GUESTNAME || basename(hostdir), hostdir }]
-        : [];
-    }),
+  const { readOwnSettings } = await import("./own-settings.ts");
+  const directories = findVms(context, PROFILES);
+  const all = await Promise.all(
+    directories.map(async (hostdir) => ({ hostdir, ...(await readOwnSettings(context, hostdir)) })),
   );
-  return found.flat();
+  return {
+    found: all.filter((vm) => vm.labels?.some((label) => labels.includes(label))),
+    unknown: all.flatMap(({ name, hostdir, labels: own, error }) =>
+      own === undefined && error ? [{ name, hostdir, error }] : [],
+    ),
+  };
 }
 
 /** All labels that VMs have, sorted. */
 export async function listLabels(context: ProcessFacts, profiles: string): Promise<string[]> {
+  const { readOwnSettings } = await import("./own-settings.ts");
   const all = await Promise.all(
     findVms(context, profiles).map((hostdir) => readOwnSettings(context, hostdir)),
   );
-  return [...new Set(all.flatMap(({ LABELS }) => LABELS))].toSorted();
-}
-
-/** Without those of the command line, and without bash. */
-async function readOwnSettings(
-  context: ProcessFacts,
-  hostdir: string,
-): Promise<{ GUESTNAME: string; LABELS: string[] }> {
-  const own = { ...context, hostdir, options: { settings: {}, additions: {}, hostdir } };
-  try {
-    return (await readVm(own, hostdir, false)).settings;
-  } catch {
-    return { GUESTNAME: "", LABELS: [] };
-  }
+  return [...new Set(all.flatMap(({ labels }) => labels ?? []))].toSorted();
 }

@@ -65,7 +65,7 @@ export async function confineQemu(
     return { group };
   } catch (error) {
     const problem = quoteLine(reasonOf(error));
-    log.warn(`the VM runs without its limits (CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE): ${problem}`);
+    log.warn(`the VM runs without its limits (${namesOf(settings).join(", ")}): ${problem}`);
     return { problem };
   }
 }
@@ -168,7 +168,9 @@ export function readLimitStatus(
   );
   const version1 = findMissingControllers(wanted, places);
   const problem =
-    run?.problem ??
+    (run?.problem === undefined
+      ? undefined
+      : `not in force: ${namesOf(settings).join(", ")} (${run.problem})`) ??
     (group !== undefined && version1.length > 0
       ? `cannot be checked: cgroup v2 has no controller ${version1.join(", ")}`
       : undefined) ??
@@ -183,6 +185,12 @@ export function readLimitStatus(
     ...(problem !== undefined && { problem }),
   };
 }
+
+/** Those that are set. */
+const namesOf = (settings: LimitSettings): string[] =>
+  (["CPU_QUOTA", "MEMORY_MAX", "IO_WEIGHT", "SLICE"] as const).filter(
+    (name) => settings[name] !== undefined && settings[name] !== "",
+  );
 
 /** The kernel rounds memory to pages. */
 const MAX_PAGE_BYTES = 65_536;

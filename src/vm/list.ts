@@ -66,16 +66,24 @@ export function parseSelection(words: readonly string[], labels: readonly string
   };
 }
 
-/** Pure: is a VM among these? */
+/** Are its labels not known? It is shown, rather than missed. */
+const areUnknown = ({ labels, gone }: Status): boolean =>
+  labels === undefined || (gone !== undefined && labels.length === 0);
+
+/** Pure: is a VM among these? A VM whose labels cannot be read is. */
 export function isSelected(status: Status, { states, patterns, labels }: Selection): boolean {
   const names = [status.name, basename(status.directory), status.directory];
   return (
     (states.length === 0 || states.includes(status.state) || states.includes(stateWord(status))) &&
     (patterns.length === 0 ||
       patterns.some((pattern) => names.some((name) => matchesPattern(name, pattern)))) &&
-    (labels.length === 0 || labels.some((label) => status.labels?.includes(label)))
+    (labels.length === 0 || areUnknown(status) || labels.some((label) => status.labels!.includes(label)))
   );
 }
+
+/** As it was typed. */
+export const describeSelection = ({ states, patterns, labels }: Selection): string =>
+  plain([...states, ...patterns, ...labels.map((label) => `@${label}`)].join(" "));
 
 /** Lists the VMs below PROFILES, and others that this user has created or changed, or that run. */
 export async function listVms(
@@ -95,6 +103,7 @@ export async function listVms(
   if (names && isWhole) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
   const all = await Promise.all(directories.map((directory) => readVmStatus(context, directory)));
   const shown = all.filter((status) => isSelected(status, selection));
+  if (shown.length === 0 && directories.length > 0) log.info(`no VM matches ${describeSelection(selection)}`);
   if (names) return context.print(shown.map(({ directory }) => `${plain(nameOf(directory))}\n`).join(""));
   context.print(json ? toJson(shown) : formatList(shown, nameOf));
 }

@@ -43,11 +43,14 @@ export async function examineVm(
   } catch (error) {
     const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
     const { message, hint, exitCode } = known;
+    const { readOwnSettings } = await import("./own-settings.ts");
+    const { labels } = await readOwnSettings(context, hostdir);
     const status: Status = {
       name: basename(hostdir),
       directory: hostdir,
       state: "broken",
       error: message,
+      ...(labels && { labels }),
       ...(hint !== undefined && { hint }),
     };
     return { status, exitCode };

@@ -1,7 +1,12 @@
 /** Selecting VMs by states, patterns and labels. */
-import { expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { expect, spyOn, test } from "bun:test";
+import { appendFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { runForEach } from "../../src/cli/each-vm.ts";
+import { log } from "../../src/lib/log.ts";
+import { signalError } from "../../src/process/signals.ts";
+import * as all from "../../src/vm/all.ts";
+import type { Context } from "../../src/vm/context.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 import { testWith } from "../fixtures/needs.ts";
 
@@ -67,6 +72,55 @@ testWith("qemu-img")("starts and stops the labelled VMs", async () => {
   expect((await box.ok("list", "-q", "running", "@lab")).stdout).toBe("");
 });
 
+/** Appends to a VM's settings. */
+const spoil = (box: Sandbox, name: string, line: string): void =>
+  appendFileSync(join(directoryOf(box, name), ".work/guest.env"), `${line}\n`);
+
+testWith("qemu-img")(
+  "labels are read beside a wrong setting; a VM without known labels is reported",
+  async () => {
+    using box = await withVms({ a: "lab", b: "lab", c: "other" });
+    spoil(box, "a", "MEMORY=oops");
+    spoil(box, "c", "if true; then");
+    const { stderr } = await box.ends(78, ["stop", "@lab", "--force"]);
+    expect(stderr).toMatch(/warning: c \(.*\) is left out, as its labels cannot be read/);
+    expect(stderr).toMatch(/^.*\ba \(.*\):$/m);
+    expect((await box.ok("list", "-q", "@lab")).stdout).toBe("a\nb\nc\n");
+    expect((await box.ok("list", "@lab")).stdout).toMatch(/^a +broken.* lab /m);
+    expect((await box.ok("list", "-q", "@none")).stdout).toBe("c\n");
+  },
+);
+
+testWith("qemu-img").each(["we b", "we,b"])("LABELS=%p is two labels, and shown so", async (labels) => {
+  using box = await withVms({ a: "" });
+  const { stdout } = await box.ok("-d", directoryOf(box, "a"), "set", `LABELS=${labels}`);
+  expect(stdout).toBe("LABELS: empty -> we b\n");
+  await box.ends(64, ["-d", directoryOf(box, "a"), "set", "LABELS=Web"], "separated by blanks or commas");
+  expect((await box.ok("list", "-q", "@b")).stdout).toBe("a\n");
+});
+
+testWith("qemu-img")("nothing matches: list says so", async () => {
+  using box = await withVms({ a: "" });
+  for (const word of ["@nomatch", "runing"])
+    expect(await box.ok("list", word)).toMatchObject({ stdout: "", stderr: `no VM matches ${word}\n` });
+});
+
+const interruptAtB = async ({ hostdir }: { hostdir?: string | undefined }): Promise<void> => {
+  if (hostdir === "/b") throw signalError("SIGINT");
+};
+
+test("a stop signal: names the VMs that are not done", async () => {
+  using found = spyOn(all, "findLabelled").mockResolvedValue({
+    found: ["a", "b", "c"].map((name) => ({ name, hostdir: `/${name}` })),
+    unknown: [],
+  });
+  using warn = spyOn(log, "warn").mockReturnValue(undefined);
+  const context = { prog: "vm", options: {} } as unknown as Context;
+  await expect(runForEach(context, ["lab"], false, interruptAtB)).rejects.toThrow("interrupted by SIGINT");
+  expect(found).toHaveBeenCalledTimes(1);
+  expect(warn.mock.calls).toEqual([["interrupted; not done for b, c"]]);
+});
+
 test.each([
   [["stop", "@nothing"], 66, /no VM has the label 'nothing'/],
   [["run", "@bakcup", "--detach"], 66, /did you mean: vm @backup/],
@@ -75,6 +129,9 @@ test.each([
   [["--label=lab", "destroy"], 64, /destroy: cannot be run for several VMs/],
   [["--label=Lab", "stop"], 64, /--label: 'Lab' is not allowed/],
   [["@stop", "@lab"], 64, /unknown command 'lab'/],
+  [["backup", "@weB"], 64, /'@weB' is neither a command nor a label/],
+  [["list", "@"], 64, /'@' is neither/],
+  [["set", "LABELS=web,stop"], 64, /label 'stop' is not allowed: it is the name of a command/],
   [["create", "A", "@lab"], 64, /unknown command 'lab'/],
   [["--label=lab", "@list", "@stop"], 64, /list and top cannot be combined/],
 ] as const)("%p is refused (%d)", async (words, status, message) => {

@@ -1,6 +1,6 @@
 /** Limits of a VM's qemu, by a systemd that a test plays, and by its disks' throttling. */
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Refusal } from "../fixtures/qemu/block-layer.ts";
 import * as confine from "../../src/vm/confine.ts";
@@ -39,7 +39,9 @@ testWith("qemu-img")("a refusal of systemd is a warning, and told by status", as
     cpuPercent: null,
     problem: expect.stringContaining("such unit"),
   });
-  expect((await box.ok("status")).stdout).toMatch(/^limits: .*such unit$/m);
+  expect((await box.ok("status")).stdout).toMatch(
+    /^limits: .*not in force: CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE \(.*such unit\)$/m,
+  );
 });
 
 testWith("qemu-img")("without limits nothing is asked, and nothing is told", async () => {
@@ -65,7 +67,21 @@ testWith("qemu-img")("MEMORY_MAX below the RAM is refused at set and at run", as
   expect(await box.ends(64, ["-m", "128M", "run", "--detach"])).toMatchObject({
     stderr: expect.stringContaining("cannot run: MEMORY_MAX"),
   });
+  const settings = join(box.work, "guest.env");
+  writeFileSync(settings, `${readFileSync(settings, "utf8")}MEMORY_MAX=32M\n`);
+  await box.ends(78, ["run", "--detach"], "cannot run: MEMORY_MAX");
 });
+
+test.each(["SLICE=a-.slice", "SLICE=a--b.slice", "DISK_LIMITS=0:iops=1 0:iops=2"])(
+  "set %p is refused (64)",
+  async (assignment) => {
+    using box = new Sandbox();
+    const words = assignment.startsWith("DISK")
+      ? ["DISK_LIMITS=0:iops=1", "DISK_LIMITS=0:iops=2"]
+      : [assignment];
+    await box.ends(64, ["set", ...words]);
+  },
+);
 
 test("status compares with what the kernel has", () => {
   const settings = { CPU_QUOTA: 150, MEMORY_MAX: undefined, IO_WEIGHT: undefined, SLICE: "" };

@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatUsages, measureUsage } from "../../src/host/top/usage.ts";
 import { testWith } from "../fixtures/needs.ts";
 import { Refusal } from "../fixtures/qemu/block-layer.ts";
-import { Sandbox } from "../fixtures/sandbox.ts";
+import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 testWith("qemu-img")("shows running VMs; one whose monitor does not answer has no disk rates", async () => {
   using box = new Sandbox();
@@ -29,10 +29,22 @@ testWith("qemu-img")("shows running VMs; one whose monitor does not answer has n
   expect(table).toMatch(/^NAME +PID +CPU %[\s\S]*^a .*\n?[\s\S]*^b .* - +- +- +-/m);
   expect(table).not.toContain("off");
   expect((await box.json("top", "@lab")).map(({ name }: { name: string }) => name)).toEqual(["b"]);
+  expect((await box.ok("top", "--once", "nomatch")).stderr).toBe("no running VM matches nomatch\n");
+  const settings = join(box.home, "vm/a/.work/guest.env");
+  writeFileSync(settings, readFileSync(settings, "utf8").replace(/^MEMORY=.*$/m, "") + "MEMORY=oops\n");
   expect((await box.json("top", "a*")).map(({ name }: { name: string }) => name)).toEqual(["a"]);
   expect(await box.ends(64, ["top", "--delay=0"])).toMatchObject({
     stderr: expect.stringContaining("--delay"),
   });
+});
+
+test("ends with its terminal", async () => {
+  using box = new Sandbox();
+  box.terminal = true;
+  const { done, stdout } = box.start("top");
+  await until("a table is shown", () => stdout().includes("q: quit"));
+  process.stdin.emit("error", new Error(""));
+  expect(await done).toMatchObject({ status: 0, stderr: "" });
 });
 
 test("rates are those between two samples; names are made fit for a terminal", () => {

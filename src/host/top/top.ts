@@ -1,4 +1,3 @@
-import { basename } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { log } from "../../lib/log.ts";
@@ -8,9 +7,10 @@ import { writeOutput } from "../../process/stdout.ts";
 import { isTerminal, rawTerminal, releaseStdin } from "../../process/terminal.ts";
 import { findVms } from "../../vm/all.ts";
 import type { Context } from "../../vm/context.ts";
-import { openUser, readVm } from "../../vm/find.ts";
+import { openUser } from "../../vm/find.ts";
 import { findQemus } from "../../vm/in-use.ts";
-import { isSelected, type Selection } from "../../vm/list.ts";
+import { describeSelection, isSelected, type Selection } from "../../vm/list.ts";
+import { readOwnSettings } from "../../vm/own-settings.ts";
 import { takeSample, type Sample } from "./sample.ts";
 import { formatUsages, measureUsage, type Usage } from "./usage.ts";
 
@@ -44,12 +44,14 @@ export async function showTop(
   throwIfInterrupted();
   const usages = await watched.measure();
   if (json) return context.print(toJson(usages));
-  if (usages.length === 0) return log.info("no VM is running");
+  if (usages.length === 0) return log.info(watched.describeNone());
   context.print(formatUsages(usages));
 }
 
 /** The running VMs, with their last samples. */
 class Watched {
+  /** Also those that were not selected, of the last measurement. */
+  running = 0;
   readonly #before = new Map<number, Sample>();
 
   constructor(
@@ -58,6 +60,7 @@ class Watched {
   ) {}
 
   async measure(): Promise<Usage[]> {
+    this.running = 0;
     const { PROFILES } = (await openUser(this.context)).settings;
     const all = await Promise.all(
       findVms(this.context, PROFILES).map((directory) => this.#measureVm(directory)),
@@ -65,20 +68,26 @@ class Watched {
     return all.flat();
   }
 
+  /** Why no VM is shown. */
+  describeNone(): string {
+    if (this.running === 0) return "no VM is running";
+    return `no running VM matches ${describeSelection(this.selection)}`;
+  }
+
   async #measureVm(hostdir: string): Promise<Usage[]> {
-    const own = { ...this.context, hostdir, options: { settings: {}, additions: {}, hostdir } };
-    const vm = await readVm(own, hostdir, false).catch(() => undefined);
-    if (vm?.work.state !== "present") return [];
-    const { GUESTNAME, LABELS, MEMORY } = vm.settings;
-    const name = GUESTNAME || basename(hostdir);
-    if (!isSelected({ name, directory: hostdir, state: "running", labels: LABELS }, this.selection))
-      return [];
-    const pid = findQemus(vm.work)[0]?.pid;
-    const sample = pid === undefined ? undefined : await takeSample(vm.work.dir, pid);
+    const { name, work, settings, labels } = await readOwnSettings(this.context, hostdir);
+    if (work.state !== "present" || !settings) return [];
+    const pid = findQemus(work)[0]?.pid;
+    if (pid !== undefined) this.running++;
+    const status = { name, directory: hostdir, state: "running", ...(labels && { labels }) } as const;
+    if (!isSelected(status, this.selection)) return [];
+    const sample = pid === undefined ? undefined : await takeSample(work.dir, pid);
     if (pid === undefined || sample === undefined) return [];
     const before = this.#before.get(pid);
     this.#before.set(pid, sample);
-    return [measureUsage({ name, directory: hostdir, pid, memoryBytes: MEMORY * 2 ** 20 }, before, sample)];
+    return [
+      measureUsage({ name, directory: hostdir, pid, memoryBytes: settings.MEMORY * 2 ** 20 }, before, sample),
+    ];
   }
 }
 
@@ -99,13 +108,15 @@ async function follow(watched: Watched, delayMs: number): Promise<void> {
     if (keys.includes(CTRL_C)) over.reject(signalError("SIGINT"));
     else if (keys.includes("q")) over.resolve();
   });
+  // The terminal is gone: EIO.
+  process.stdin.on("error", () => over.resolve());
   process.stdin.once("end", () => over.resolve()).resume();
   const redraw = (): void => state.next.resolve();
   process.on("SIGWINCH", redraw);
   try {
-    await writeOutput(ENTER);
+    if (!(await draw(ENTER))) return;
     while (!state.ended) {
-      if (!(await writeOutput(frameOf(await watched.measure())))) return;
+      if (!(await draw(frameOf(await watched.measure(), watched)))) return;
       state.next = Promise.withResolvers<void>();
       const timer = setTimeout(redraw, delayMs);
       await Promise.race([state.next.promise, over.promise]).finally(() => clearTimeout(timer));
@@ -113,15 +124,18 @@ async function follow(watched: Watched, delayMs: number): Promise<void> {
     await over.promise;
   } finally {
     process.off("SIGWINCH", redraw);
-    await writeOutput(LEAVE);
+    await draw(LEAVE);
     releaseStdin();
   }
 }
 
+/** @returns false if the terminal is gone: the end of `top`, as with a closed pipe */
+const draw = (text: string): Promise<boolean> => writeOutput(text).catch(() => false);
+
 /** One screen: as many lines and columns as the terminal has. */
-function frameOf(usages: readonly Usage[]): string {
+function frameOf(usages: readonly Usage[], watched: Watched): string {
   const { columns, rows } = terminalSize();
-  const text = usages.length === 0 ? "no VM is running\n" : formatUsages(usages);
+  const text = usages.length === 0 ? `${watched.describeNone()}\n` : formatUsages(usages);
   const lines = ["q: quit", ...text.split("\n").slice(0, -1)].slice(0, rows);
   return `\x1b[H${lines.map((line) => `${line.slice(0, columns)}\x1b[K`).join("\r\n")}\x1b[J`;
 }

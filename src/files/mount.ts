@@ -6,7 +6,7 @@ import { log } from "../lib/log.ts";
 import { readTail } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain, quoteLine } from "../lib/text.ts";
-import { requireProgram, start, type Child } from "../process/exec.ts";
+import { exec, requireProgram, start, type Child } from "../process/exec.ts";
 import { connectBlocking } from "../process/descriptors.ts";
 import { listFuseMounts, unmountFuse } from "../process/mounts.ts";
 import { withSocketAddress } from "../process/unix-socket.ts";
@@ -29,6 +29,10 @@ const POLL_MS = 100;
 const MESSAGE_BYTES = 4096;
 /** What a guest has made is neither run nor believed here. */
 const OPTIONS = "passive,ro,nosuid,nodev,noexec,subtype=vm";
+/** libfuse's module makes absolute symlinks relative to the mount point; sshfs's `transform_symlinks` needs them below SERVED. */
+const SYMLINKS = "modules=subdir,subdir=/,rellinks";
+/** Allows symlinks with `..`, which an sshfs that has this option refuses to read without it. */
+const ALLOW_DOTS = "no_contain_symlinks";
 
 /**
  * Mounts files of a snapshot, until they are unmounted or the program is interrupted: a rescue serves them by SFTP, and sshfs
@@ -112,18 +116,22 @@ async function serveFiles(
     `${snapshot.name} is mounted read-only on ${plain(point)}; to end it: fusermount3 -u ${shellQuote(point)}`,
   );
   await ended;
+  const signal = sshfs && (await sshfs.done).signal;
+  if (signal) throw new VmError("io", `the mount of ${snapshot.name} ended: sshfs was killed by ${signal}`);
 }
 
 const LOG = "sshfs.log";
 
 /** Its connection is a socket of qemu; it ends when that is closed, and the other way round. */
 async function startSshfs(dir: string, point: string, name: string): Promise<Child> {
+  const help = await exec(["sshfs", "-h"], { anyStatus: true, stdout: "pipe", stderr: "pipe" });
+  const symlinks = help.stdout.includes(ALLOW_DOTS) ? `${SYMLINKS},${ALLOW_DOTS}` : SYMLINKS;
   const connection = await withSocketAddress(join(dir, WORK.files), async (address) =>
     connectBlocking(address, 0),
   );
   const output = openSync(join(dir, LOG), "w", 0o600);
   try {
-    const options = `${OPTIONS},fsname=${name}`;
+    const options = `${OPTIONS},${symlinks},fsname=${name}`;
     return start(["sshfs", "-f", "-o", options, `vm:${SERVED}`, point], {
       stdin: connection,
       stdout: connection,

@@ -490,6 +490,18 @@ describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
     expect(scratch(box)).toEqual([]);
   });
 
+  test.each([
+    ["-o no_contain_symlinks", "rellinks,no_contain_symlinks,fsname=S1"],
+    ["-o transform_symlinks", "rellinks,fsname=S1"],
+  ])("symlinks are relative to DIR, and may have ..: an sshfs with %s", async (help, expected) => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    box.program("sshfs", `[ "$1" = -h ] && { echo '${help}'; exit; }; echo "options: $3" >&2; exit 1`);
+    mkdirSync(box.path("mnt"));
+    answers(box, { hangs: true, look: endsAfterSshfs });
+    await box.ends(74, "snapshots mount S1 mnt", expected);
+  });
+
   test("refuses without sshfs, and what is no empty directory", async () => {
     using box = await withFiles();
     box.program("fusermount3", "exit 1");

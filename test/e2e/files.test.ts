@@ -121,6 +121,8 @@ suite(
       expect(await mount.done).toMatchObject({ status: 0 });
       const killed = box.start(["snapshots", "mount", "Q", "point"]);
       await until("it is mounted", () => killed.stderr().includes("is mounted"));
+      expect(readlinkSync(join(point, "etc/abs"))).toBe("os-release");
+      expect(readlinkSync(join(point, "srv/out"))).toBe("../../../../etc/passwd");
       killed.kill("SIGKILL");
       await untilQuiet(box);
       expect(names(point)).toEqual([]);

@@ -8,7 +8,7 @@ import { log } from "../lib/log.ts";
 import { start } from "../process/exec.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "../store/files.ts";
-import { appendHistory, type VmEvent } from "../store/history.ts";
+import { recordEvent, type VmEvent } from "../store/history.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { findVmHook, runLateHook, runVmHook } from "../vm/hooks.ts";
@@ -96,7 +96,7 @@ const sumFileBytes = (directory: string): number =>
 
 function record(context: Context, event: Omit<VmEvent, "at" | "vm">): void {
   try {
-    appendHistory(context, [{ at: new Date().toISOString(), vm: findHostdir(context), ...event }]);
+    recordEvent(context, findHostdir(context), event);
   } catch {
     // HOSTDIR does not exist, which is reported.
   }

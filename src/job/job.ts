@@ -15,7 +15,7 @@ import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, replaceVolatile } from "../store/files.ts";
-import { appendHistory } from "../store/history.ts";
+import { recordEvent } from "../store/history.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
@@ -105,10 +105,8 @@ export async function jobVm(
       keepFormats(vm, work, machine.disks);
       await requireFreeForwards(machine.nics.flatMap(({ forwards }) => forwards));
       const jobLog = new JobLogWriter();
-      const record = (status: number, how?: string): void => {
-        const at = new Date().toISOString();
-        appendHistory(context, [{ at, vm: vm.hostdir, event: "job", job: name, how, status }]);
-      };
+      const record = (status: number, how?: string): void =>
+        recordEvent(context, vm.hostdir, { event: "job", job: name, how, status });
       const started = { job: name, rescue, machine, capabilities };
       const status = await runRescue(context, work, started, jobLog.write).catch((error: unknown) => {
         record(error instanceof VmError ? error.exitCode : EXIT.internal, reasonOf(error));

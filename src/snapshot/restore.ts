@@ -10,7 +10,7 @@ import { refuseExternalReference } from "../qemu/image-header.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
-import { appendHistory } from "../store/history.ts";
+import { recordEvent } from "../store/history.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import {
   defaultsName,
@@ -137,8 +137,7 @@ export async function restoreSnapshot(
     log.success(
       `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
     );
-    const at = new Date().toISOString();
-    appendHistory(context, [{ at, vm: vm.hostdir, event: "restored", snapshot: snapshot.name }]);
+    recordEvent(context, vm.hostdir, { event: "restored", snapshot: snapshot.name });
     if (ram)
       log.info(
         `  with RAM: the next run resumes the guest as of then: ${commandLine("run")}; to boot it: ${commandLine("run", "--boot")}`,

@@ -91,6 +91,10 @@ export function appendHistory(place: HistoryPlace, events: readonly VmEvent[]): 
   }
 }
 
+/** Appends what has just happened to a VM. */
+export const recordEvent = (place: HistoryPlace, vm: string, event: Omit<VmEvent, "at" | "vm">): void =>
+  appendHistory(place, [{ at: new Date().toISOString(), vm, ...event }]);
+
 /** Neither a link nor a pipe is opened. @throws a system error, Error for what is no file */
 function openHistory(path: string): number {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });

@@ -51,7 +51,7 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
   const problem = findHistoryProblem(context);
   if (problem !== undefined) log.warn(`events are not recorded: ${problem}`);
   const ends = new MissedEnds();
-  const first = await collectEvents(context, all, directories(), ends);
+  const first = await collectEvents(context, all, findRuns(directories()), ends);
   const shown = lines === undefined ? first : first.slice(Math.max(0, first.length - lines));
   if (!follow) return context.print(shown.map(format).join(""));
   const news = new News(first);
@@ -67,9 +67,10 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
       await next.promise;
       next = Promise.withResolvers<void>();
       throwIfInterrupted();
-      const now = directories();
-      for (const { dir } of now.flatMap(findUnrecorded))
-        if (!watched.has(dir)) watched.set(dir, watchDirectory(dir, { everyMs: POLL_MS }, onChange));
+      const now = findRuns(directories());
+      for (const { work } of now.runs)
+        if (!watched.has(work.dir))
+          watched.set(work.dir, watchDirectory(work.dir, { everyMs: POLL_MS }, onChange));
       const found = news.take(await collectEvents(context, all, now, ends));
       if (!(await writeOutput(printable(found.map(format).join(""))))) return;
     }
@@ -79,31 +80,37 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
   }
 }
 
-/** The working files of a VM whose last run is not recorded as ended. */
-function findUnrecorded(hostdir: string): Workdir[] {
-  try {
-    const work = resolveWork(hostdir);
-    return work.state === "present" && isExitUnrecorded(work.mark) ? [work] : [];
-  } catch {
-    // Refused or unreadable: `status` says so.
-    return [];
-  }
+/** VMs, and those of them whose last run is not recorded as ended. */
+interface Runs {
+  directories: readonly string[];
+  runs: readonly { hostdir: string; work: Workdir }[];
 }
+
+const findRuns = (directories: readonly string[]): Runs => ({
+  directories,
+  runs: directories.flatMap((hostdir) => {
+    try {
+      const work = resolveWork(hostdir);
+      return work.state === "present" && isExitUnrecorded(work.mark) ? [{ hostdir, work }] : [];
+    } catch {
+      // Refused or unreadable: `status` says so.
+      return [];
+    }
+  }),
+});
 
 async function collectEvents(
   context: Context,
   all: boolean,
-  directories: string[],
+  { directories, runs }: Runs,
   ends: MissedEnds,
 ): Promise<VmEvent[]> {
-  const runs = directories.flatMap((hostdir) =>
-    findUnrecorded(hostdir).map(async (work) => [
-      ...listRunEvents(hostdir, work.dir),
-      ...(await ends.describe(hostdir, work)),
-    ]),
-  );
+  const present = runs.map(async ({ hostdir, work }) => [
+    ...listRunEvents(hostdir, work.dir),
+    ...(await ends.describe(hostdir, work)),
+  ]);
   const past = readHistory(context).filter(({ vm }) => all || directories.includes(vm));
-  const events = [...past, ...(await Promise.all(runs)).flat()];
+  const events = [...past, ...(await Promise.all(present)).flat()];
   return events.toSorted((a, b) => Date.parse(a.at) - Date.parse(b.at));
 }
 

@@ -1,5 +1,6 @@
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { copyFileSync } from "node:fs";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { listAllocated } from "../qemu/allocated-clusters.ts";
@@ -19,7 +20,7 @@ type ImageNode = Record<string, unknown>;
 
 /**
  * The areas in which two disks differ, up to the smaller size.
- * @param scratch path for temporary images, as large as the differences; further ones are beside it
+ * @param scratch path of a new directory, for an image that becomes as large as the differences
  * @returns in clusters of 64 KiB
  */
 export async function compareDisks(
@@ -32,23 +33,16 @@ export async function compareDisks(
   const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
   const at = top.backing.indexOf(base.path);
   const above = [top.path, ...top.backing.slice(0, at < 0 ? undefined : at)];
-  const isLarge = sizeBytes >= WALKED && Buffer.byteLength(base.path) <= LONGEST_PATH;
+  const isLarge = sizeBytes >= WALKED;
   const inTop = isLarge ? listHeld(above, sizeBytes) : [];
   // Without a common image, both disks count, and the base is read where only it has data.
   const inBase = at < 0 ? listHeld([base.path, ...base.backing], sizeBytes) : [];
-  const what = `cannot compare ${before.path} with ${after.path}`;
-  const compare = { what, above, base: base.path, inBase, sizeBytes };
   const windows = isLarge ? chooseWindows([...inTop, ...inBase], sizeBytes) : undefined;
-  if (!windows) return compareWhole(compare, scratch);
-  await createImage(scratch, { sizeBytes: Math.max(ALIGNMENT, ...windows.map(([, size]) => size)) });
-  const found = windows.map((window, index) => {
-    const overlay = `${scratch}.${index}`;
-    copyFileSync(scratch, overlay);
-    return compareWindow(compare, window, overlay);
-  });
-  // After an error, too, none must continue to write where the caller cleans up.
-  await Promise.allSettled(found);
-  return (await Promise.all(found)).flat();
+  if (windows?.length === 0) return [];
+  mkdirSync(scratch, { mode: 0o700 });
+  const what = `cannot compare ${before.path} with ${after.path}`;
+  const compare = { what, above, base: base.path, inBase, sizeBytes, scratch };
+  return windows ? compareWindows(compare, windows) : compareWhole(compare);
 }
 
 /** Where some of these images hold the disk; all of it if one of them cannot tell. */
@@ -65,21 +59,21 @@ interface Comparison {
   /** Where the second disk may have data, if the disks have no common image. */
   inBase: readonly ByteRange[];
   sizeBytes: number;
+  scratch: string;
 }
 
-/** A backing file's name in a qcow2 image has at most 1023 bytes (docs/interop/qcow2.txt): here a path and 200 more. */
-const LONGEST_PATH = 800;
-
-/** Between two places that are compared by one process. */
+/** Between two places in one window. */
 const NEAR = 16 * 2 ** 20;
-/** `qemu-img rebase` looks at a disk in steps of 2 MiB: at this much in the time that another process takes. */
+/** `qemu-img rebase` looks at a disk in steps of 2 MiB, 0.2 s for each TiB of holes: at this much, windows pay. */
 const WALKED = 64 * 2 ** 30;
-const MOST_WINDOWS = 16;
+/** The options of their extents have 31 bytes each, of 1023 for a backing file's name (docs/interop/qcow2.txt). */
+const MOST_WINDOWS = 24;
 /** Multiple of the clusters of all images. */
 const ALIGNMENT = 2 * 2 ** 20;
+const SECTOR = 512;
 
 /**
- * Pure: the parts of a disk to compare one by one, ascending.
+ * Pure: the parts of a disk to compare, ascending.
  * @param places where the disks may differ, in any order
  * @returns undefined if the whole disk is compared sooner
  */
@@ -93,20 +87,18 @@ export function chooseWindows(places: readonly ByteRange[], sizeBytes: number): 
     if (last && from <= last[0] + last[1] + NEAR) last[1] = Math.max(last[1], to - last[0]);
     else windows.push([from, to - from]);
   }
-  const worthwhile = Math.min(MOST_WINDOWS, sizeBytes / WALKED);
-  return windows.length === 0 || windows.length <= worthwhile ? windows : undefined;
+  return windows.length <= MOST_WINDOWS ? windows : undefined;
 }
 
 /**
  * `qemu-img rebase` to a backing file reads only what is allocated in the images above it. So both disks are in one
  * chain: the first, zeroes where only the second has data, and the second.
  */
-async function compareWhole(compare: Comparison, scratch: string): Promise<ByteRange[]> {
-  const { above, base, inBase, sizeBytes } = compare;
-  await createImage(scratch, { sizeBytes });
+async function compareWhole(compare: Comparison): Promise<ByteRange[]> {
+  const { above, base, inBase, sizeBytes, scratch } = compare;
   const layers = [...above];
   if (inBase.length > 0) {
-    const zeroes = `${scratch}.zeroes`;
+    const zeroes = join(scratch, "zeroes.qcow2");
     writeZeroImage(zeroes, sizeBytes, inBase);
     layers.push(zeroes);
   }
@@ -114,30 +106,72 @@ async function compareWhole(compare: Comparison, scratch: string): Promise<ByteR
     (backing, path) => ({ ...imageNode(path), backing }),
     imageNode(base),
   );
-  return rebase(compare, scratch, chain, ["-F", "qcow2", "-b", base]);
+  // By its name alone: so qemu-img finds it in that chain.
+  return rebase(compare, sizeBytes, chain, ["-F", "qcow2", "-b", base]);
 }
 
-/** Reads all of a part of both disks. */
-async function compareWindow(
-  compare: Comparison,
-  [offset, size]: ByteRange,
-  overlay: string,
-): Promise<ByteRange[]> {
-  const part = (path: string): ImageNode => ({ driver: "raw", offset, size, file: imageNode(path) });
-  const backing = ["-F", "raw", "-b", `json:${JSON.stringify(part(compare.base))}`];
-  const ranges = await rebase(compare, overlay, part(compare.above[0]!), backing);
-  return ranges.map(([start, length]) => [offset + start, length]);
+/** Reads all of some parts of both disks, as disks of these parts alone. */
+async function compareWindows(compare: Comparison, windows: readonly ByteRange[]): Promise<ByteRange[]> {
+  const { above, base, scratch } = compare;
+  const parts = (letter: string, path: string): ImageNode => {
+    const name = `${letter}.vmdk`;
+    writeFileSync(join(scratch, name), describeParts(linkFrom(scratch, letter, path), windows), {
+      mode: 0o600,
+    });
+    const extents = windows.map((_, index) => [`extents.${index}`, { driver: "qcow2" }]);
+    return { driver: "vmdk", file: { driver: "file", filename: name }, ...Object.fromEntries(extents) };
+  };
+  const sizeBytes = windows.reduce((sum, [, length]) => sum + length, 0);
+  const to = ["-F", "vmdk", "-b", toName(parts("b", base))];
+  return placeOnDisk(windows, await rebase(compare, sizeBytes, parts("a", above[0]!), to));
+}
+
+/** A name for an image, short and without special characters, in the directory where qemu-img works. */
+function linkFrom(scratch: string, letter: string, path: string): string {
+  // To its directory: what its backing file is called counts from there.
+  symlinkSync(dirname(path), join(scratch, letter));
+  return `${letter}/${basename(path)}`;
+}
+
+/** The only format of qemu that puts parts of other images one after another (VMware's "Virtual Disk Format 5.0"). */
+const describeParts = (name: string, windows: readonly ByteRange[]): string =>
+  [
+    "# Disk DescriptorFile",
+    "version=1",
+    "CID=fffffffe",
+    "parentCID=ffffffff",
+    'createType="twoGbMaxExtentFlat"',
+    ...windows.map(([start, length]) => `RW ${length / SECTOR} FLAT "${name}" ${start / SECTOR}`),
+    "",
+  ].join("\n");
+
+/** Pure: areas of the windows, one after another, as areas of the disk. Both ascending. */
+export function placeOnDisk(windows: readonly ByteRange[], areas: readonly ByteRange[]): ByteRange[] {
+  const found: ByteRange[] = [];
+  let shown = 0;
+  for (const [start, size] of windows) {
+    for (const [from, length] of areas) {
+      const first = Math.max(from, shown);
+      const end = Math.min(from + length, shown + size);
+      if (first < end) found.push([start + first - shown, end - first]);
+    }
+    shown += size;
+  }
+  return found;
 }
 
 /** @returns what an empty overlay got when its backing file was exchanged: where they differ */
 async function rebase(
-  { what }: Comparison,
-  overlay: string,
-  backing: ImageNode,
+  { what, scratch }: Comparison,
+  sizeBytes: number,
+  from: ImageNode,
   to: readonly string[],
 ): Promise<ByteRange[]> {
-  const node = { ...imageNode(overlay), backing };
-  await exec(["qemu-img", "rebase", ...to, `json:${JSON.stringify(node)}`], { what });
+  const name = "changes.qcow2";
+  const overlay = join(scratch, name);
+  await createImage(overlay, { sizeBytes });
+  const node = { ...imageNode(name), backing: from };
+  await exec(["qemu-img", "rebase", ...to, toName(node)], { what, cwd: scratch });
   throwIfInterrupted();
   const found = listAllocated(overlay);
   if (!found) throw new VmError("io", `${what}: cannot read ${overlay}`);
@@ -148,3 +182,5 @@ const imageNode = (path: string): ImageNode => ({
   driver: "qcow2",
   file: { driver: "file", filename: path },
 });
+
+const toName = (node: ImageNode): string => `json:${JSON.stringify(node)}`;

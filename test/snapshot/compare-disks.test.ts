@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { chooseWindows } from "../../src/snapshot/compare-disks.ts";
+import { chooseWindows, placeOnDisk } from "../../src/snapshot/compare-disks.ts";
 
 const M = 2 ** 20;
 const G = 2 ** 30;
@@ -42,10 +42,45 @@ test("places beyond the end of the smaller disk do not count", () => {
   expect(chooseWindows([[80 * G, M]], 80 * G)).toEqual([]);
 });
 
-test("the whole disk, if it is small or has many places", () => {
-  expect(chooseWindows([[0, M]], G)).toBeUndefined();
-  const many = Array.from({ length: 17 }, (_, place): [number, number] => [place * 100 * G, M]);
+test("the whole disk, if it has many places", () => {
+  const many = Array.from({ length: 25 }, (_, place): [number, number] => [place * 100 * G, M]);
   expect(chooseWindows(many, 4096 * G)).toBeUndefined();
-  expect(chooseWindows(many.slice(0, 16), 4096 * G)).toHaveLength(16);
+  expect(chooseWindows(many.slice(0, 24), 4096 * G)).toHaveLength(24);
   expect(chooseWindows([], G)).toEqual([]);
+});
+
+const WINDOWS: [number, number][] = [
+  [M, 2 * M],
+  [G, M],
+  [2 * G, 3 * M],
+];
+
+test.each<[string, [number, number][], [number, number][]]>([
+  ["none", [], []],
+  ["in the first window", [[M, M]], [[2 * M, M]]],
+  ["in the last window alone", [[4 * M, M]], [[2 * G + M, M]]],
+  [
+    "over all windows",
+    [[M, 4 * M]],
+    [
+      [2 * M, M],
+      [G, M],
+      [2 * G, 2 * M],
+    ],
+  ],
+  [
+    "several, and up to the very end",
+    [
+      [0, M],
+      [2 * M, M],
+      [5 * M, M],
+    ],
+    [
+      [M, M],
+      [G, M],
+      [2 * G + 2 * M, M],
+    ],
+  ],
+])("areas of the windows are areas of the disk: %s", (_what, areas, expected) => {
+  expect(placeOnDisk(WINDOWS, areas)).toEqual(expected);
 });

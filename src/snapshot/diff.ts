@@ -51,7 +51,9 @@ export async function diffSnapshots(
       const names = [...new Set([...before.keys(), ...after.keys()])].toSorted();
       const disks: DiskChanges[] = [];
       for (const name of names)
-        disks.push(await compare(name, before.get(name), after.get(name), join(stage.dir, `${name}.changes`)));
+        disks.push(
+          await compare(name, before.get(name), after.get(name), join(stage.dir, `${name}.changes`)),
+        );
       const result = { from: a.name, to: b.name, disks };
       context.print(json ? toJson(result) : formatChanges(disks));
     } finally {

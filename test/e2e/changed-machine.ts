@@ -48,8 +48,6 @@ class ChangedMachine implements Disposable {
     forwards: new Set(),
     cd: undefined,
   };
-  /** Highest number of a disk so far: numbers are not used again. */
-  #highest = 0;
 
   constructor(
     readonly uefi: boolean,
@@ -84,13 +82,13 @@ class ChangedMachine implements Disposable {
     const { haltIso, hangIso } = await guests();
     const extra = [...expected.disks.keys()].filter((number) => number > 0);
     const added = [...expected.nics].filter((number) => number > 1);
+    let addedBus: "VIRT" | "SCSI" | "NVME" | undefined;
     const changes: Record<string, (() => Promise<string[]>) | undefined> = {
       "disk add":
         extra.length < 4
           ? async () => {
-              const bus = pick(["VIRT", "SCSI", "NVME"] as const)!;
-              expected.disks.set(++this.#highest, bus);
-              return ["disk", "add", `${bus}=8M`];
+              addedBus = pick(["VIRT", "SCSI", "NVME"] as const)!;
+              return ["disk", "add", `${addedBus}=8M`];
             }
           : undefined,
       "disk remove":
@@ -98,7 +96,6 @@ class ChangedMachine implements Disposable {
           ? async () => {
               const number = pick(extra)!;
               expected.disks.delete(number);
-              this.#highest = Math.max(0, ...expected.disks.keys());
               return ["disk", "remove", String(number), "--delete"];
             }
           : undefined,
@@ -154,6 +151,16 @@ class ChangedMachine implements Disposable {
     const command = await changes[name]!();
     const { status, signal, stderr } = await box.vm(command);
     const wrong = status === 0 ? [] : [`${command.join(" ")}: status ${status ?? signal}: ${stderr}`];
+    if (addedBus) {
+      const number = Number(/ as disk (\d+) on /.exec(stderr)?.[1]);
+      // The machine may have no place for the first.
+      const allowed = [
+        Math.max(...expected.disks.keys()) + 1,
+        [1, 2, 3, 4, 5].find((one) => !expected.disks.has(one)),
+      ];
+      if (!allowed.includes(number)) wrong.push(`disk ${number} is none of ${allowed.join(" and ")}`);
+      expected.disks.set(number, addedBus);
+    }
     return { name: command.join(" "), wrong: [...wrong, ...(await this.judge())] };
   }
 

@@ -4,7 +4,7 @@ import type { Machine } from "../machine/types.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { saveDevices, saveRam, sendDevicesDescriptor } from "../qemu/ram-state.ts";
-import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { QUICK_MEMORY, startQemu, type QemuSession } from "../qemu/session.ts";
 import { waitForStep } from "../qemu/wait-for-step.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -136,6 +136,7 @@ export class NewState {
       monitor: join(this.#beside, WORK.monitor),
       logPath: join(this.#beside, WORK.qemuLog),
       furtherFds: [this.files.ram],
+      env: QUICK_MEMORY,
     });
     this.#machine = machine;
     try {

@@ -10,7 +10,7 @@ import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
 import { loadDevices } from "../qemu/ram-state.ts";
-import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { QUICK_MEMORY, startQemu, type QemuSession } from "../qemu/session.ts";
 import { waitForStep } from "../qemu/wait-for-step.ts";
 import { identifyVariables } from "../qemu/uefi-variables.ts";
 import type { QmpEvent } from "../qmp/events.ts";
@@ -42,6 +42,8 @@ const UP_MS = 60_000;
 export interface Listeners {
   onEvent(event: QmpEvent): void;
   hear(line: string): void;
+  /** Called while qemu starts: its guest is paused, and no disk is written to. */
+  recordStart(): void;
 }
 
 /** A running rescue, and the open channel to its runner. */
@@ -192,7 +194,7 @@ async function resume(
   work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: WarmState,
-  { onEvent, hear }: Listeners,
+  { onEvent, hear, recordStart }: Listeners,
   saved?: Promise<void>,
 ): Promise<RunningRescue> {
   const resumed = resumedMachine(booted, `/proc/self/fd/${RAM_FD}`);
@@ -205,6 +207,8 @@ async function resume(
     monitor: join(work.dir, WORK.monitor),
     logPath,
     furtherFds: [state.devices, state.ram],
+    env: QUICK_MEMORY,
+    onSpawn: async () => recordStart(),
     onEvent,
   });
   const up = Promise.withResolvers<void>();

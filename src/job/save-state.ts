@@ -24,7 +24,6 @@ import {
   freeBytes,
   listDirectory,
   removeQuietly,
-  syncDirectory,
   writeNew,
 } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
@@ -109,6 +108,8 @@ export class NewState {
     mkdirSync(this.#beside, { mode: 0o700 });
     mkdirSync(join(this.#beside, NO_SHARE), { mode: 0o700 });
     this.#lock = lockTemporary(this.#beside);
+    // Now: after the RAM has been written, it would take until that is on the disk.
+    markVolatile(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;
     const ram = memory ?? createFile(join(this.#beside, WARM_FILES.ram));
@@ -182,12 +183,10 @@ export class NewState {
     for (const name of listDirectory(this.#beside))
       if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
     if (this.#ramInMemory) await saveRam(`/proc/self/fd/${this.files.ram}`, this.#beside);
-    markVolatile(this.#beside);
     using complete = openWarmState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
     if (!complete) throw new Error("cannot open the saved state");
     publish(this.#beside, path);
     if (alias !== undefined && alias !== basename(path)) linkState(path, join(directory, alias));
-    syncDirectory(directory);
     removeOthers(directory, this.run.rescue.name, basename(path));
   }
 

@@ -104,13 +104,13 @@ async function startRescue(
   /** Before the guest's disks can change. */
   const recordStart = (): void => {
     if (recorded) return;
-    recorded = true;
     replaceVolatile(
       script,
       buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
     );
     chmodSync(script, 0o700);
     updateMark(work.dir, { lastRun: "unknown", job: process.pid });
+    recorded = true;
   };
   const noSpace = Promise.withResolvers<string>();
   const { cannot } = run;
@@ -120,7 +120,8 @@ async function startRescue(
   );
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
-    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, { onEvent, hear, recordStart });
+    const listeners = { onEvent, hear, recordStart };
+    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, listeners);
     if (!launched) {
       recordStart();
       remove(logPath);

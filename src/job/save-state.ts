@@ -19,13 +19,7 @@ import {
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { lockTemporary, removeAbandoned } from "../store/abandoned.ts";
-import {
-  createFile,
-  freeBytes,
-  listDirectory,
-  removeQuietly,
-  writeNew,
-} from "../store/files.ts";
+import { createFile, freeBytes, listDirectory, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
 

@@ -46,6 +46,9 @@ export interface Listeners {
   recordStart(): void;
 }
 
+/** The start could not be recorded, which is no fault of the saved state. */
+class UnrecordedStart extends Error {}
+
 /** A running rescue, and the open channel to its runner. */
 export interface RunningRescue {
   machine: QemuSession;
@@ -91,6 +94,7 @@ export async function resumeRescue(
     return await makeState(path, variables, work, run, listeners);
   } catch (error) {
     if (error instanceof SignalError) throw error;
+    if (error instanceof UnrecordedStart) throw error.cause;
     throwIfInterrupted();
     if (path !== undefined) abandonState(path, error);
     for (const name of RUN_FILES) remove(join(work.dir, name));
@@ -201,6 +205,14 @@ async function resume(
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
+  let unrecorded: UnrecordedStart | undefined;
+  const record = async (): Promise<void> => {
+    try {
+      recordStart();
+    } catch (cause) {
+      unrecorded = new UnrecordedStart("", { cause });
+    }
+  };
   const running = await startQemu({
     argv,
     directory: work.dir,
@@ -208,12 +220,13 @@ async function resume(
     logPath,
     furtherFds: [state.devices, state.ram],
     env: QUICK_MEMORY,
-    onSpawn: async () => recordStart(),
+    onSpawn: record,
     onEvent,
   });
   const up = Promise.withResolvers<void>();
   let control: Channel | undefined;
   try {
+    if (unrecorded) throw unrecorded;
     // Before the state is loaded: in the saved rescue this port is connected.
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();

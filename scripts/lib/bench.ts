@@ -20,7 +20,8 @@ const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapsho
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1; sparse, export: at least 3); the start-up times take 40 in any case, with
                 --quick 10
-  --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with
+  --iso=FILE    jobs: an ALT Rescue CD (or the tests' stand-in for one) to compare with; with virt-customize where that is
+                installed (Debian's package libguestfs-tools)
   --data=MIB    MiB of real files on the big disk (1100, quick 150); the disks are kept in .cache/bench`;
 
 const { values, positionals } = parseArgs({

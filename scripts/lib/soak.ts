@@ -23,6 +23,7 @@ import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
 import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
 import { sweepRamClones, sweepRamSnapshots } from "../../test/e2e/ram-faults.ts";
+import { sweepRamFull } from "../../test/e2e/ram-full-faults.ts";
 import { sweepSuspends } from "../../test/e2e/suspend-faults.ts";
 import { sweepMix } from "../../test/e2e/mixed-faults.ts";
 import { SoakLabs, soakVariantName, type SoakSweep } from "../../test/e2e/soak-lab.ts";
@@ -33,8 +34,8 @@ const USAGE = `usage: scripts/soak [options]
                    restore:bios:vm:fsync   restore:*:dd   kill:backup   signal   full:restore   race
                    images (snapshots of the format qcow2, merge and prune)   day
                    tests (the end-to-end tests with every variation; scripts/check takes another sample each day)
-                   ram (suspends and resumes, snapshots with RAM, clones of these, and kills; also one of them:
-                   ram:suspend ram:snapshots ram:clones)
+                   ram (suspends and resumes, snapshots with RAM, clones of these, kills, full disks; also one of them:
+                   ram:suspend ram:snapshots ram:clones ram:full; ram:linux: without kills, a tenth of each with a Linux)
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
                    export (exports and imports: --kills=N of each, and too little room; also export:import pipe:kill)
@@ -205,6 +206,13 @@ async function suspendMachines(): Promise<void> {
   if (wantedRam("suspend")) await sweepSuspends(sweep, { rounds, kills });
   if (wantedRam("snapshots")) await sweepRamSnapshots(sweep, { rounds: Math.ceil(rounds / 2), kills });
   if (wantedRam("clones")) await sweepRamClones(sweep, { rounds: Math.ceil(rounds / 4), kills });
+  if (wantedRam("full") && mountable) await sweepRamFull(sweep, { steps: Number(values.steps) });
+  if (wantedRam("linux")) {
+    const linux = { ...sweep, guest: "linux" } as const;
+    await sweepSuspends(linux, { rounds: Math.ceil(rounds / 10), kills: 0 });
+    await sweepRamSnapshots(linux, { rounds: Math.ceil(rounds / 20), kills: 0 });
+    await sweepRamClones(linux, { rounds: Math.ceil(rounds / 40), kills: 0 });
+  }
   tell();
 }
 

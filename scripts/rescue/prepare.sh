@@ -48,9 +48,12 @@ start_mounting() {
   MOUNTING=$!
 }
 
-mount_shares() {
+offer_shares() {
   local IFS=
   printf %s "${SHARES[*]}" >/run/rescue-shares
+}
+
+await_shares() {
   # What fails is tried again, and told, by the runner.
   # shellcheck disable=SC2034 # the runner's
   if wait "$MOUNTING"; then SHARES_MOUNTED=1; fi
@@ -64,6 +67,8 @@ wait_for_go() {
   until [ "$word" = go ]; do
     read -r word RESCUE_DISKS time seed network <&"$CONTROL" || nap 0.005
   done
+  # The second processor mounts them, while the first one finds the disks.
+  offer_shares
   SET_TIME="/usr/bin/date -s @$time || date -s @${time%.*}"
   send_errand "$SET_TIME"
   echo "$seed" >/dev/urandom
@@ -144,11 +149,11 @@ open_control() {
 start_servant
 start_mounting
 open_control
-[ -z "$RESCUE_WARM" ] || wait_for_go
+if [ -n "$RESCUE_WARM" ]; then wait_for_go; else offer_shares; fi
 wait_for_disks
 name_disks
 open_control
 [ -z "$RESCUE_WARM" ] || echo up >&"$CONTROL"
-mount_shares
+await_shares
 [ -z "$RESCUE_WARM" ] || await_errand "$SET_TIME"
 exec {NEVER}>&-

@@ -7,7 +7,7 @@ import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { FLUSH_STEPS } from "../qemu/end.ts";
-import { startQemu, type QemuEnd } from "../qemu/session.ts";
+import { QUICK_MEMORY, startQemu, type QemuEnd } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -98,14 +98,20 @@ async function startRescue(
   const argv = buildQemuArgv(machine, capabilities);
   refuseExcess(`run the job ${job}`, machine, argv);
   const script = join(work.dir, WORK.rescueScript);
-  replaceVolatile(
-    script,
-    buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
-  );
-  chmodSync(script, 0o700);
   const logPath = join(work.dir, WORK.qemuLog);
   for (const name of [WORK.qemuLog, WORK.rescueConsoleLog]) rmSync(join(work.dir, name), { force: true });
-  updateMark(work.dir, { lastRun: "unknown", job: process.pid });
+  let recorded = false;
+  /** Before the guest's disks can change. */
+  const recordStart = (): void => {
+    if (recorded) return;
+    replaceVolatile(
+      script,
+      buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
+    );
+    chmodSync(script, 0o700);
+    updateMark(work.dir, { lastRun: "unknown", job: process.pid });
+    recorded = true;
+  };
   const noSpace = Promise.withResolvers<string>();
   const { cannot } = run;
   const errors = new GuestErrorMonitor(
@@ -114,8 +120,10 @@ async function startRescue(
   );
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
-    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, { onEvent, hear });
+    const listeners = { onEvent, hear, recordStart };
+    let launched: RunningRescue | undefined = await resumeRescue(context, work, run, listeners);
     if (!launched) {
+      recordStart();
       remove(logPath);
       const booted = await startQemu({
         argv,
@@ -124,6 +132,7 @@ async function startRescue(
         logPath,
         script,
         arch: run.machine.arch,
+        env: QUICK_MEMORY,
         onEvent,
       });
       launched = { machine: booted, control: await Channel.connect(join(work.dir, WORK.control), hear) };

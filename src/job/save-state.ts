@@ -4,7 +4,7 @@ import type { Machine } from "../machine/types.ts";
 import { O_TMPFILE } from "../process/open-flags.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { saveDevices, saveRam, sendDevicesDescriptor } from "../qemu/ram-state.ts";
-import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { QUICK_MEMORY, startQemu, type QemuSession } from "../qemu/session.ts";
 import { waitForStep } from "../qemu/wait-for-step.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { Channel } from "../rescue/channel.ts";
@@ -19,14 +19,7 @@ import {
 import { hasErrno } from "../lib/errors.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { lockTemporary, removeAbandoned } from "../store/abandoned.ts";
-import {
-  createFile,
-  freeBytes,
-  listDirectory,
-  removeQuietly,
-  syncDirectory,
-  writeNew,
-} from "../store/files.ts";
+import { createFile, freeBytes, listDirectory, removeQuietly, writeNew } from "../store/files.ts";
 import { PARTIAL, WORK } from "../store/layout.ts";
 import { CHANNELS, isJobShare, rescueNic, type RescueRun } from "./rescue-machine.ts";
 
@@ -109,6 +102,8 @@ export class NewState {
     mkdirSync(this.#beside, { mode: 0o700 });
     mkdirSync(join(this.#beside, NO_SHARE), { mode: 0o700 });
     this.#lock = lockTemporary(this.#beside);
+    // Now: after the RAM has been written, it would take until that is on the disk.
+    markVolatile(this.#beside);
     const memory = openInMemory();
     this.#ramInMemory = memory !== undefined;
     const ram = memory ?? createFile(join(this.#beside, WARM_FILES.ram));
@@ -136,6 +131,7 @@ export class NewState {
       monitor: join(this.#beside, WORK.monitor),
       logPath: join(this.#beside, WORK.qemuLog),
       furtherFds: [this.files.ram],
+      env: QUICK_MEMORY,
     });
     this.#machine = machine;
     try {
@@ -181,12 +177,10 @@ export class NewState {
     for (const name of listDirectory(this.#beside))
       if (!(Object.values(WARM_FILES) as string[]).includes(name)) removeQuietly(join(this.#beside, name));
     if (this.#ramInMemory) await saveRam(`/proc/self/fd/${this.files.ram}`, this.#beside);
-    markVolatile(this.#beside);
     using complete = openWarmState(this.#beside, this.run.machine.memoryMiB * 2 ** 20);
     if (!complete) throw new Error("cannot open the saved state");
     publish(this.#beside, path);
     if (alias !== undefined && alias !== basename(path)) linkState(path, join(directory, alias));
-    syncDirectory(directory);
     removeOthers(directory, this.run.rescue.name, basename(path));
   }
 

@@ -10,7 +10,7 @@ import { buildQemuArgv } from "../qemu/argv.ts";
 import { buildHotpluggedDevices } from "../qemu/devices/disk.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
 import { loadDevices } from "../qemu/ram-state.ts";
-import { startQemu, type QemuSession } from "../qemu/session.ts";
+import { QUICK_MEMORY, startQemu, type QemuSession } from "../qemu/session.ts";
 import { waitForStep } from "../qemu/wait-for-step.ts";
 import { identifyVariables } from "../qemu/uefi-variables.ts";
 import type { QmpEvent } from "../qmp/events.ts";
@@ -42,7 +42,12 @@ const UP_MS = 60_000;
 export interface Listeners {
   onEvent(event: QmpEvent): void;
   hear(line: string): void;
+  /** Called while qemu starts: its guest is paused, and no disk is written to. */
+  recordStart(): void;
 }
+
+/** The start could not be recorded, which is no fault of the saved state. */
+class UnrecordedStart extends Error {}
 
 /** A running rescue, and the open channel to its runner. */
 export interface RunningRescue {
@@ -89,6 +94,7 @@ export async function resumeRescue(
     return await makeState(path, variables, work, run, listeners);
   } catch (error) {
     if (error instanceof SignalError) throw error;
+    if (error instanceof UnrecordedStart) throw error.cause;
     throwIfInterrupted();
     if (path !== undefined) abandonState(path, error);
     for (const name of RUN_FILES) remove(join(work.dir, name));
@@ -192,24 +198,35 @@ async function resume(
   work: Workdir,
   { machine: booted, capabilities }: RescueRun,
   state: WarmState,
-  { onEvent, hear }: Listeners,
+  { onEvent, hear, recordStart }: Listeners,
   saved?: Promise<void>,
 ): Promise<RunningRescue> {
   const resumed = resumedMachine(booted, `/proc/self/fd/${RAM_FD}`);
   const argv = buildQemuArgv(resumed, capabilities);
   const logPath = join(work.dir, WORK.qemuLog);
   remove(logPath);
+  let unrecorded: UnrecordedStart | undefined;
+  const record = async (): Promise<void> => {
+    try {
+      recordStart();
+    } catch (cause) {
+      unrecorded = new UnrecordedStart("", { cause });
+    }
+  };
   const running = await startQemu({
     argv,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,
     furtherFds: [state.devices, state.ram],
+    env: QUICK_MEMORY,
+    onSpawn: record,
     onEvent,
   });
   const up = Promise.withResolvers<void>();
   let control: Channel | undefined;
   try {
+    if (unrecorded) throw unrecorded;
     // Before the state is loaded: in the saved rescue this port is connected.
     control = await Channel.connect(join(work.dir, WORK.control), (line) => {
       if (line === "up") up.resolve();

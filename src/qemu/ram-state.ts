@@ -6,6 +6,7 @@
 import { closeSync, constants, fchmodSync, fstatSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
+import { saysNoSpace } from "../lib/program-messages.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { RAM_ID } from "./devices/ram.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
@@ -66,7 +67,7 @@ export const sendDevicesDescriptor = (monitor: string, fd: number): Promise<void
 /**
  * Saves the state of a paused machine's devices to the file that was sent before. qemu releases its disks: the guest may be
  * resumed (`cont`), which takes them again, or the machine ended.
- * @throws Error with qemu's reason, after a stop signal
+ * @throws Error with qemu's reason (ENOSPC without space), after a stop signal
  */
 export async function saveDevices(qmp: QmpClient): Promise<void> {
   const migration = new Migration();
@@ -80,9 +81,18 @@ export async function saveDevices(qmp: QmpClient): Promise<void> {
     await cancelSaving(qmp).catch(() => {});
     throwIfInterrupted();
     const { "error-desc": reason } = await qmp.execute("query-migrate");
-    throw reason === undefined ? error : new Error(reason, { cause: error });
+    throw reason === undefined ? error : migrationError(reason, error);
   }
 }
+
+const ENOSPC = -28;
+
+/** qemu's reason, as a system error if it is that of one for which there is a status of its own. */
+const migrationError = (reason: string, cause: unknown): Error =>
+  Object.assign(
+    new Error(reason, { cause }),
+    saysNoSpace(reason) && { code: "ENOSPC", errno: ENOSPC, syscall: "write" },
+  );
 
 /** How long qemu may take to end a migration. */
 const CANCEL_MS = 5000;

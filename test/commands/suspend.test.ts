@@ -91,6 +91,25 @@ describe("suspend", () => {
     expect(qemu.status).toBe("running");
   });
 
+  test("73 if qemu has no space for the state of the devices, and the guest runs on", async () => {
+    using box = await created();
+    let failed = false;
+    const qemu = await run(box, {
+      answers: {
+        migrate: (_args, failing) => {
+          failed = true;
+          failing.emit("MIGRATION", { status: "failed" });
+        },
+        "query-migrate": () =>
+          failed
+            ? { status: "failed", "error-desc": "Unable to write to file: No space left on device" }
+            : { status: "none" },
+      },
+    });
+    await box.ends(73, "suspend", "cannot suspend the VM, the guest runs on: no space left on device");
+    expect(qemu.status).toBe("running");
+  });
+
   test.each<string[][]>([[["resume"]], [["run", "--detach"]], [["run"]]])(
     "that was killed is reported by 'status', and undone by %j",
     async (words) => {

@@ -1,9 +1,17 @@
 /** A VM whose guest says whether its RAM, its devices and its disk are of one point in time (test/guests/ram.ts). */
 import { readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildRamGuest, readAnswers, type RamRecord } from "../guests/ram.ts";
-import { Sandbox, until } from "./harness.ts";
+import { buildRamGuest, LINUX_RAM_GUEST, readAnswers, type RamRecord } from "../guests/ram.ts";
+import { guests, Sandbox, until } from "./harness.ts";
+import { buildInitrd } from "./linux-initrd.ts";
 import { configure } from "./tools.ts";
+
+/** Settings of the machine: of the guest of 512 bytes, and of the Linux. */
+const MACHINES = {
+  sector: "MEMORY=64M\nDISKS=(AHCI=16M)\n",
+  linux: "MEMORY=256M\nDISKS=(VIRT=16M)\n",
+};
+export type RamGuest = keyof typeof MACHINES;
 
 export class RamVm implements Disposable {
   readonly box: Sandbox;
@@ -15,17 +23,25 @@ export class RamVm implements Disposable {
   /** @param clone directory of a clone, in the sandbox of the VM */
   private constructor(
     box: Sandbox,
+    readonly guest: RamGuest,
     readonly clone?: string,
   ) {
     this.box = box;
   }
 
   /** @param settings further lines of vm.conf */
-  static async make(settings = "", parent?: string): Promise<RamVm> {
-    const vm = new RamVm(new Sandbox("vm1", parent));
-    configure(vm.box, `MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSHARES=()\n${settings}\n`);
+  static async make(settings = "", parent?: string, guest: RamGuest = "sector"): Promise<RamVm> {
+    const vm = new RamVm(new Sandbox("vm1", parent), guest);
+    configure(vm.box, `${MACHINES[guest]}CORES=1\nPORT=\nSHARES=()\n${settings}\n`);
     await vm.box.ok(["create", "R"]);
     rmSync(join(vm.box.work, "FIRSTTIME"), { force: true });
+    if (guest === "linux") {
+      const linux = await guests();
+      const initrd = await buildInitrd(vm.box, linux, LINUX_RAM_GUEST);
+      const append = `${linux.append} no_timer_check`;
+      vm.box.write("vm.defaults", `-kernel ${linux.kernel} -initrd ${initrd} -append "${append}"\n`);
+      return vm;
+    }
     const sector = join(vm.box.top, "sector");
     writeFileSync(sector, await buildRamGuest());
     await vm.diskIo(`write -q -s ${sector} 0 512`);
@@ -34,7 +50,7 @@ export class RamVm implements Disposable {
 
   /** A clone of it in a directory beside it, which is expected to resume at a record. */
   cloneIn(name: string, { number, count }: RamRecord): RamVm {
-    const vm = new RamVm(this.box, join(this.box.top, name));
+    const vm = new RamVm(this.box, this.guest, join(this.box.top, name));
     return Object.assign(vm, { number, count });
   }
 
@@ -79,6 +95,7 @@ export class RamVm implements Disposable {
 
   /** Notes the number of a guest that has booted. */
   async booted(): Promise<void> {
+    await until("the guest's boot", () => this.#log().includes("RAM"));
     ({ number: this.number, count: this.count } = await this.ask());
   }
 

@@ -1,19 +1,20 @@
 /** Suspends and resumes of one guest, undisturbed and killed at any time; after each the guest must be the same. */
 import { seededRandom } from "./faults-lab.ts";
-import { RamVm } from "./ram-vm.ts";
+import { RamVm, type RamGuest } from "./ram-vm.ts";
 import type { PointSink } from "./soak-lab.ts";
 
 export interface SuspendSweep {
   seed: number;
   point: PointSink;
   parent?: string | undefined;
+  guest?: RamGuest;
 }
 
 /** Commands end within this time on a quiet machine. */
 const SPAN_MS = 700;
 
 /** @returns what is wrong after a suspend that must have succeeded */
-async function judgeSuspended(vm: RamVm): Promise<string[]> {
+export async function judgeSuspended(vm: RamVm): Promise<string[]> {
   const { state } = JSON.parse((await vm.box.ok(["status", "--json"])).stdout) as { state: string };
   if (state !== "suspended") return [`the VM is ${state}, not suspended`];
   const record = await vm.record();
@@ -26,11 +27,11 @@ async function judgeSuspended(vm: RamVm): Promise<string[]> {
 
 /** Suspends and resumes `rounds` times, then kills `kills` of each command. */
 export async function sweepSuspends(
-  { seed, point, parent }: SuspendSweep,
+  { seed, point, parent, guest }: SuspendSweep,
   { rounds, kills }: { rounds: number; kills: number },
 ): Promise<void> {
   const random = seededRandom(seed);
-  using vm = await RamVm.make("", parent);
+  using vm = await RamVm.make("", parent, guest);
   await vm.run();
   await vm.booted();
   for (let round = 0; round < rounds; round++) {

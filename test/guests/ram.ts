@@ -59,6 +59,25 @@ packet:	db 16, 0
 /** Builds the boot sector with nasm. */
 export const buildRamGuest = (): Promise<Buffer> => assemble(SOURCE);
 
+/**
+ * The same by a Linux (linux.iso of build.ts): a script in its initramfs, which counts a few times a second. Its disk is
+ * /dev/vda.
+ */
+export const LINUX_RAM_GUEST = `
+little() { printf '%08x' "$1" | sed 's/\\(..\\)\\(..\\)\\(..\\)\\(..\\)/\\\\x\\4\\\\x\\3\\\\x\\2\\\\x\\1/'; }
+number=$(od -An -N4 -tu4 /dev/urandom)
+number=$((number))
+count=0
+stty -icanon -echo
+echo RAM
+while :; do
+  count=$((count + 1))
+  printf "$(little $number)$(little $count)RAMG" >/tmp/record
+  dd if=/tmp/record of=/dev/vda bs=512 seek=1 conv=sync,notrunc,fsync 2>/dev/null
+  if read -t 0.1 -n 1 byte; then printf '=%08x %08x\\n' $number $count; fi
+done
+`;
+
 /** What the guest says of itself, or what its disk says. */
 export interface RamRecord {
   number: number;

@@ -17,11 +17,13 @@ export function unitDirectory({ env, home }: Pick<ProcessFacts, "env" | "home">,
 }
 
 /** `systemctl` for one of both managers. */
-export const systemctl = (system: boolean, ...words: string[]): string[] => [
-  "systemctl",
-  ...(system ? [] : ["--user"]),
-  ...words,
-];
+export function systemctl(system: boolean, ...words: string[]): string[] {
+  if (system) return ["systemctl", ...words];
+  // By this it finds the user's manager; cron, su and sudo do not set it (pam_systemd(8)).
+  const runtime = `/run/user/${callerUid()}`;
+  if (!process.env.XDG_RUNTIME_DIR && lstatOf(runtime)) process.env.XDG_RUNTIME_DIR = runtime;
+  return ["systemctl", "--user", ...words];
+}
 
 /** @param what start of the error message: `cannot change the timer in systemd` */
 export const runSystemctl = (what: string, system: boolean, ...words: string[]): Promise<unknown> =>

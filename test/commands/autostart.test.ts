@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -142,6 +143,52 @@ describe("on and off, with systemd:", () => {
     await box.ends(0, "autostart off", "stays under systemd until it is off");
     expect(readUnit(box)).toContain("ExecStop=");
     expect(findAutostart(facts(box), box.host)).toBeUndefined();
+  });
+
+  test.each<[what: string, change: (box: Sandbox, unit: string) => void]>([
+    [
+      "that an interrupted command left",
+      (box, unit) => rmSync(join(unitsOf(box), "default.target.wants", unit)),
+    ],
+    [
+      "whose plan was damaged by hand",
+      (box, unit) => {
+        const path = join(unitsOf(box), unit);
+        writeFileSync(path, readFileSync(path, "utf8").replace('"order"', '"orde"'));
+      },
+    ],
+  ])("off removes a unit %s", async (_what, change) => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user");
+    const { unit } = findAutostart(facts(box), box.host)!;
+    change(box, unit!);
+    expect(findAutostart(facts(box), box.host)).toBeUndefined();
+    await box.ends(0, "autostart off", `removed ${unit}`);
+    expect(existsSync(join(unitsOf(box), unit!))).toBe(false);
+    await box.ends(0, "autostart off", "is not started with the host");
+  });
+
+  test("off takes a symlink to the directory", async () => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user");
+    const link = join(box.top, "link");
+    symlinkSync(box.host, link);
+    await box.ends(0, ["autostart", "off", link], "no longer started");
+  });
+
+  test("follows the working files to another directory, and names a program that is gone", async () => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user", "--order=7");
+    const place = join(box.top, "place");
+    mkdirSync(place);
+    await box.ok("move-work", place);
+    expect(findAutostart(facts(box), box.host)!.plan).toMatchObject({ working: place, order: 7 });
+    await box.ok("move-work");
+    expect(findAutostart(facts(box), box.host)!.plan.working).toBe(box.host);
+    const path = join(unitsOf(box), findAutostart(facts(box), box.host)!.unit!);
+    const { program } = findAutostart(facts(box), box.host)!.plan;
+    writeFileSync(path, readFileSync(path, "utf8").replaceAll(program, "/gone/vm"));
+    await box.ends(0, "autostart", "no such program: /gone/vm");
   });
 
   test("a systemd that refuses: no unit is left", async () => {
@@ -319,6 +366,38 @@ describe("cron:", () => {
     await box.ok("autostart", "off");
     expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe("0 3 * * * true\n");
     expect(existsSync(join(box.home, ".config/vm.autostart.json"))).toBe(false);
+  });
+
+  test("lines of the user stay as they are; a crontab that cannot be read is not replaced", async () => {
+    using box = await withCrontab();
+    const own = "# mine\n\n0 3 * * * true\n";
+    writeFileSync(join(box.top, "crontab"), own);
+    await box.ok("autostart", "on", "--cron");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toStartWith(own);
+    // Of an interrupted `off`.
+    rmSync(join(box.home, ".config/vm.autostart.json"));
+    await box.ok("autostart", "off");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe(own);
+    box.program(
+      "crontab",
+      `[ $1 = -l ] && { echo 'crontab: Input/output error' >&2; exit 1; }; cat >'${box.top}/crontab'`,
+    );
+    await box.ends(74, "autostart on --cron", "cannot read the crontab");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe(own);
+    expect((await box.json("status")).autostart).toBeNull();
+  });
+
+  test("without a crontab there is one afterwards", async () => {
+    using box = await withCrontab();
+    rmSync(join(box.top, "crontab"));
+    box.program(
+      "crontab",
+      `case $1 in -l) [ -e '${box.top}/crontab' ] || { echo 'no crontab for x' >&2; exit 1; } ;; -) cat >'${box.top}/crontab' ;; esac`,
+    );
+    await box.ok("autostart", "on", "--cron");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toMatch(
+      /^@reboot \S+ autostart start-all # autostart of vm\n$/,
+    );
   });
 
   test("cannot restart a VM: 69", async () => {

@@ -1,9 +1,11 @@
-import { basename } from "node:path";
-import { commandLineFor } from "../../lib/command-line.ts";
+import { basename, dirname } from "node:path";
+import { commandLine, commandLineFor } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
-import { autostartUnit, findAutostart, type Autostart } from "../../vm/autostart.ts";
+import { callerUid } from "../../lib/trust.ts";
+import { autostartUnit, findAutostart, type Autostart, type AutostartPlan } from "../../vm/autostart.ts";
 import type { Context } from "../../vm/context.ts";
+import { findHostdir, openVm } from "../../vm/find.ts";
 import type { RenamedVm } from "../rename.ts";
 import { changeRecord } from "./cron.ts";
 import { installUnit, removeUnit } from "./units.ts";
@@ -21,11 +23,20 @@ export async function renameAutostart(context: Context, { from, to }: RenamedVm)
       `the VM is renamed, but it is not started with the host any more: ${error.message}`,
       {
         cause: error,
-        hint: `turn that on again: ${commandLineFor(to, "autostart", "on")}`,
+        hint: `turn that on again: ${commandLineFor(to, "autostart", "on", ...optionsOf(found.plan))}`,
       },
     );
   }
 }
+
+/** The options that make this plan again. */
+const optionsOf = ({ order, delaySeconds, restart, wait, stopSeconds }: AutostartPlan): string[] => [
+  `--order=${order}`,
+  ...(delaySeconds > 0 ? [`--delay=${delaySeconds}`] : []),
+  ...(restart ? ["--restart"] : []),
+  ...(wait ? [`--wait=${wait}`] : []),
+  `--timeout=${stopSeconds}`,
+];
 
 async function moveAutostart(context: Context, found: Autostart, from: string, to: string): Promise<void> {
   const { manager, unit, plan } = found;
@@ -39,4 +50,20 @@ async function moveAutostart(context: Context, found: Autostart, from: string, t
   await installUnit(context, system, moved);
   await removeUnit(context, system, unit!);
   log.info(`  ${unit} is ${autostartUnit(context.prog, to)} now`);
+}
+
+/** Has the unit wait for the filesystem that the working files were moved to. */
+export async function followWork(context: Context): Promise<void> {
+  const hostdir = findHostdir(context);
+  const found = findAutostart(context, hostdir);
+  if (!found || found.manager === "cron") return;
+  const { work } = await openVm(context);
+  const working = work.state === "present" && !work.inplace ? dirname(work.dir) : hostdir;
+  if (working === found.plan.working) return;
+  const system = found.manager === "system";
+  if (system && callerUid() !== 0)
+    return log.warn(
+      `${found.unit} waits for the filesystem of ${found.plan.working} still; as root: ${commandLine("autostart", "on", "--system", ...optionsOf(found.plan))}`,
+    );
+  await installUnit(context, system, { ...found.plan, working });
 }

@@ -3,9 +3,10 @@ import { dirname, resolve } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { realPath } from "../../lib/read-file.ts";
 import { callerUid } from "../../lib/trust.ts";
 import { requireVm } from "../../store/no-vm.ts";
-import { findAutostart, type Autostart, type AutostartPlan, type Manager } from "../../vm/autostart.ts";
+import { findAllAutostart, type Autostart, type AutostartPlan, type Manager } from "../../vm/autostart.ts";
 import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm, requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
@@ -15,9 +16,9 @@ import { requireOwn } from "../../vm/ownership.ts";
 import { findLingerProblem, isSystemdRunning, ownPath } from "../../vm/systemd.ts";
 import { refuseTemplate } from "../../vm/template.ts";
 import { isVolatile } from "../../vm/volatile.ts";
-import { installCron, removeCron } from "./cron.ts";
+import { installCron, removeCron, removeLeftLine } from "./cron.ts";
 import type { AutostartRequest } from "./request.ts";
-import { installUnit, removeUnit } from "./units.ts";
+import { installUnit, removeLeftUnit, removeUnit } from "./units.ts";
 
 /** @throws 73 if a reboot empties the VM's directory or that of its working files */
 export async function switchOn(context: Context, request: AutostartRequest): Promise<void> {
@@ -32,28 +33,47 @@ export async function switchOn(context: Context, request: AutostartRequest): Pro
   if (request.wait === "ssh") requireSsh(effectiveForwards(vm.settings));
   await requireLasting(vm);
   const plan = buildPlan(context, vm, request, manager === "system" && uid !== 0 ? uid : undefined);
-  const before = findAutostart(context, hostdir);
-  if (before && before.manager !== manager) await turnOff(context, before);
+  const before = findAllAutostart(context, hostdir);
+  const replaced = before.filter((one) => one.manager !== manager);
+  for (const one of replaced) requireRoot(one.manager);
   if (manager === "cron") await installCron(context, plan);
   else
     await installUnit(context, manager === "system", plan).catch((error: unknown) => {
       throw withoutSystemd(error);
     });
+  for (const one of replaced) await turnOff(context, one);
   log.success(`${vm.settings.GUESTNAME || hostdir} is started with the host, by ${describeManager(manager)}`);
   const linger = manager === "user" ? findLingerProblem() : undefined;
   if (linger !== undefined) log.warn(linger);
   const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
-  if (running && manager !== "cron" && before === undefined)
+  if (running && manager !== "cron" && before.length === 0)
     log.info(`  systemd watches it from its next start: ${commandLine("restart")}`);
 }
 
 /** @param typed HOSTDIR of a VM that no longer exists */
 export async function switchOff(context: Context, typed: string | undefined): Promise<void> {
-  const directory = typed === undefined ? findHostdir(context) : resolve(context.cwd, typed);
-  const found = findAutostart(context, directory);
-  if (found) return turnOff(context, found, true);
+  const directory = typed === undefined ? findHostdir(context) : findDirectory(context, typed);
+  const found = findAllAutostart(context, directory);
+  for (const one of found) requireRoot(one.manager);
+  for (const one of found) await turnOff(context, one, one === found.at(-1));
+  if (found.length > 0) return;
+  for (const manager of ["system", "user"] as const) {
+    if (manager === "system" && callerUid() !== 0) continue;
+    const left = await removeLeftUnit(context, manager === "system", directory);
+    if (left)
+      return log.success(
+        `the VM in ${directory} is not started with the host${left.active ? "" : `: removed ${left.name}`}`,
+      );
+  }
+  await removeLeftLine(context);
   if (typed === undefined) requireVm(directory);
   log.info(`the VM in ${directory} is not started with the host`);
+}
+
+/** With symlinks resolved, as recorded; as typed if it is gone. */
+function findDirectory({ cwd }: Context, typed: string): string {
+  const path = resolve(cwd, typed);
+  return realPath(path) ?? path;
 }
 
 async function turnOff(context: Context, { manager, unit, plan }: Autostart, report = false): Promise<void> {

@@ -4,7 +4,7 @@
 
 prove_limits() {
   local who
-  kind=guest vms=0
+  kind=guest vms=0 limit=900
   new_root bookworm amd64
   went || return
   check "a kernel, systemd and qemu" limits_packages
@@ -147,6 +147,7 @@ limits_hold() {
 # --- cron
 
 prove_cron() {
+  limit=900
   new_root bookworm amd64
   went || return
   check "cron and qemu" apt install cron qemu-system-x86 qemu-utils pigz procps

@@ -9,6 +9,10 @@ import type { ProcessFacts } from "./context.ts";
 /** sd_booted(3) */
 export const isSystemdRunning = (): boolean => lstatOf("/run/systemd/system") !== undefined;
 
+/** Is the caller's own manager there to be asked? */
+export const isUserManagerRunning = (): boolean =>
+  lstatOf(join(process.env.XDG_RUNTIME_DIR ?? `/run/user/${callerUid()}`, "systemd/private")) !== undefined;
+
 /** Directory for units of the administrator or the user (systemd.unit(5)). */
 export function unitDirectory({ env, home }: Pick<ProcessFacts, "env" | "home">, system: boolean): string {
   if (system) return "/etc/systemd/system";

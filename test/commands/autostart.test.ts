@@ -1,5 +1,5 @@
 /** `autostart`: units of systemd and a crontab, by programs that record their arguments; what these run. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { findAutostart } from "../../src/vm/autostart.ts";
+import * as systemd from "../../src/vm/systemd.ts";
 import { readMark } from "../../src/store/mark.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
@@ -189,6 +190,23 @@ describe("on and off, with systemd:", () => {
     const { program } = findAutostart(facts(box), box.host)!.plan;
     writeFileSync(path, readFileSync(path, "utf8").replaceAll(program, "/gone/vm"));
     await box.ends(0, "autostart", "no such program: /gone/vm");
+    await box.ends(0, "run --detach", "its unit starts /gone/vm", "vm autostart on --order=7 --timeout=60");
+  });
+
+  test("the user's systemd is not there: 69 with the way to start it, no unit is left", async () => {
+    using box = await lasting();
+    box.program("systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1");
+    const running = [spyOn(systemd, "isSystemdRunning"), spyOn(systemd, "isUserManagerRunning")] as const;
+    try {
+      running[0].mockReturnValue(true);
+      running[1].mockReturnValue(false);
+      await box.ends(69, "autostart on --user", "your systemd is not running", "loginctl enable-linger");
+      running[1].mockReturnValue(true);
+      await box.ends(74, "autostart on --user", "No medium found");
+    } finally {
+      for (const spy of running) spy.mockRestore();
+    }
+    expect(readdirSync(unitsOf(box))).toEqual([]);
   });
 
   test("a systemd that refuses: no unit is left", async () => {
@@ -230,9 +248,9 @@ describe("refuses a VM that would not survive a reboot:", () => {
       await box.ok("move-work", memory);
       await box.ends(
         73,
-        "autostart on --user",
+        "autostart on --user --order=7 --restart",
         `a reboot empties ${memory}`,
-        "vm move-work && vm autostart on",
+        "vm move-work && vm autostart on --user --order=7 --restart\n",
       );
       await box.ok("move-work");
       await box.ok("autostart", "on", "--user");

@@ -3,11 +3,12 @@ import { commandLine, commandLineFor } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { callerUid } from "../../lib/trust.ts";
-import { autostartUnit, findAutostart, type Autostart, type AutostartPlan } from "../../vm/autostart.ts";
+import { autostartUnit, findAutostart, type Autostart } from "../../vm/autostart.ts";
 import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm } from "../../vm/find.ts";
 import type { RenamedVm } from "../rename.ts";
 import { changeRecord } from "./cron.ts";
+import { optionsOf } from "./request.ts";
 import { installUnit, removeUnit } from "./units.ts";
 
 /** Has a renamed VM, which is off, be started with the host as before. */
@@ -28,15 +29,6 @@ export async function renameAutostart(context: Context, { from, to }: RenamedVm)
     );
   }
 }
-
-/** The options that make this plan again. */
-const optionsOf = ({ order, delaySeconds, restart, wait, stopSeconds }: AutostartPlan): string[] => [
-  `--order=${order}`,
-  ...(delaySeconds > 0 ? [`--delay=${delaySeconds}`] : []),
-  ...(restart ? ["--restart"] : []),
-  ...(wait ? [`--wait=${wait}`] : []),
-  `--timeout=${stopSeconds}`,
-];
 
 async function moveAutostart(context: Context, found: Autostart, from: string, to: string): Promise<void> {
   const { manager, unit, plan } = found;

@@ -17,7 +17,7 @@ prove_limits() {
   went || return
   check "boot with systemd" limits_boot END
   went || return
-  check "nobody has logged in, and the user's VM is up" limits_linger
+  check "no session, and the user's VM is up" limits_linger
   check "control: no limits" limits_hold 'root none' 60 999
   for who in 'root scope' 'root unit' 'user scope' 'user unit'; do check "$who" limits_hold "$who" 10 30; done
   kill_host

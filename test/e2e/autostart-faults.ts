@@ -1,6 +1,6 @@
 /**
- * `move-work`, and `autostart on` and `off`, killed (SIGKILL) at random times, and with too little room in the new
- * place. systemctl and crontab are stand-ins that keep what they are told.
+ * `move-work`, and `autostart on` and `off`, killed (SIGKILL) at random times, and with too little space in the new
+ * place. systemctl and crontab are stand-ins.
  */
 import {
   existsSync,

@@ -35,12 +35,12 @@ export async function listAutostart(context: Context, json: boolean): Promise<vo
     plan.delaySeconds > 0 ? `${plan.delaySeconds} s` : "",
     plan.wait ?? "",
     plan.restart ? "yes" : "",
-    formatState(plan, state),
+    describeStart(plan, state),
   ]);
   context.print(formatTable([HEAD, ...rows]));
 }
 
-function formatState({ directory, program }: AutostartPlan, state: UnitState | undefined): string {
+function describeStart({ directory, program }: AutostartPlan, state: UnitState | undefined): string {
   if (!lstatOf(directory)) return "no such directory";
   if (!lstatOf(program)) return `no such program: ${plain(program)}`;
   return state ? formatUnitState(state) : "";

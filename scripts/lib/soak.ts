@@ -14,6 +14,7 @@ import {
   type SweepOptions,
   type Tally,
 } from "../../test/e2e/faults-sweeps.ts";
+import { sweepAutostartKills, sweepMoveFull } from "../../test/e2e/autostart-faults.ts";
 import { sweepChanges } from "../../test/e2e/changed-machine.ts";
 import { sweepFlips } from "../../test/e2e/flip-faults.ts";
 import { sweepExportFull, sweepExportKills } from "../../test/e2e/export-faults.ts";
@@ -40,6 +41,7 @@ const USAGE = `usage: scripts/soak [options]
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
                    export (exports and imports: --kills=N of each, and too little room; also export:import pipe:kill)
                    files (the same of snapshots get and restore --only; also files:get gz:kill)
+                   autostart (the same of autostart on and off, and of move-work; also autostart:move in:kill)
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
@@ -241,7 +243,7 @@ async function disturbAll(): Promise<void> {
       pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
     );
   };
-  if (!["kills", "mix", "full", "flips", "export", "files"].some(sweepWanted)) return;
+  if (!["kills", "mix", "full", "flips", "export", "files", "autostart"].some(sweepWanted)) return;
   await using labs = new SoakLabs(parent);
   let tallies = new Map<string, Tally>();
   const sweep: SoakSweep = {
@@ -298,6 +300,11 @@ async function disturbAll(): Promise<void> {
   if (sweepWanted("files")) {
     await sweepFileKills(sweep, kills);
     if (mountable && (await canLoop())) await sweepFilesFull(sweep, quick ? 2 : Number(values.steps));
+    lines();
+  }
+  if (sweepWanted("autostart")) {
+    await sweepAutostartKills(sweep, kills);
+    if (mountable) await sweepMoveFull(sweep, quick ? 2 : Number(values.steps));
     lines();
   }
   if (sweepWanted("flips")) {

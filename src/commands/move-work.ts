@@ -17,5 +17,6 @@ export default define({
   async run(context, { directory }) {
     const { moveWork } = await import("../lifecycle/move-work.ts");
     await moveWork(context, directory);
+    await (await import("../lifecycle/autostart/rename.ts")).followWork(context);
   },
 });

@@ -278,7 +278,7 @@ async function startMachine(
     ...(hasLimits(settings) && {
       onSpawn: async (pid) => {
         const { confineQemu } = await import("../vm/confine.ts");
-        limits = await confineQemu(pid, resolved.name, settings);
+        limits = await confineQemu(pid, { name: resolved.name, prog: context.prog }, settings);
       },
     }),
     furtherFds: cards.fds,

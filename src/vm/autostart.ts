@@ -144,19 +144,24 @@ export function parsePlan(value: unknown): AutostartPlan | undefined {
 }
 
 /** Autostart of the VM in a directory; undefined if it is off. */
-export function findAutostart(facts: ProcessFacts, directory: string): Autostart | undefined {
+export const findAutostart = (facts: ProcessFacts, directory: string): Autostart | undefined =>
+  findAllAutostart(facts, directory)[0];
+
+/** The same; several while one replaces another. */
+export function findAllAutostart(facts: ProcessFacts, directory: string): Autostart[] {
+  const found: Autostart[] = [];
   const unit = autostartUnit(facts.prog, directory);
   for (const manager of ["system", "user"] as const) {
     const place = unitDirectory(facts, manager === "system");
     if (!lstatOf(wantsLink(place, manager === "system", unit))) continue;
     const plan = readUnit(join(place, unit));
-    if (plan?.directory === directory) return { manager, unit, plan };
+    if (plan?.directory === directory) found.push({ manager, unit, plan });
   }
   try {
     const plan = readCronRecord(facts).find((one) => one.directory === directory);
-    return plan && { manager: "cron", plan };
+    if (plan) found.push({ manager: "cron", plan });
   } catch {
     // `autostart` reports it.
-    return undefined;
   }
+  return found;
 }

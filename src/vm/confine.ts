@@ -52,7 +52,7 @@ export function findManager(
  */
 export async function confineQemu(
   pid: number,
-  vmName: string,
+  { name: vmName, prog }: { name: string; prog: string },
   settings: LimitSettings,
   manager = findManager(),
   places: KernelPlaces = findKernelPlaces(),
@@ -60,7 +60,7 @@ export async function confineQemu(
   const name = `vm-${escapePath(vmName).slice(0, 150)}-${pid}`;
   try {
     const group = manager
-      ? await confineByManager(pid, name, vmName, settings, manager, places)
+      ? await confineByManager({ pid, name, vmName, prog }, settings, manager, places)
       : confineInGroup(pid, name, settings.SLICE, limitsOf(settings), places);
     return { group };
   } catch (error) {
@@ -94,17 +94,15 @@ const POLL_MS = 10;
  * @returns the group that qemu is in
  */
 async function confineByManager(
-  pid: number,
-  name: string,
-  vmName: string,
+  { pid, name, vmName, prog }: { pid: number; name: string; vmName: string; prog: string },
   settings: LimitSettings,
   { bus }: ServiceManager,
   places: KernelPlaces,
 ): Promise<string> {
   const limits = propertiesOf(limitsOf(settings));
-  const unit = basename(groupOf(pid, places) ?? "");
-  if (/^vm@.*\.service$/.test(unit)) {
-    await call(bus, "SetUnitProperties", "sba(sv)", unit, "true", ...listWords(limits));
+  const unit = findOwnUnit(prog, pid, places);
+  if (unit !== undefined) {
+    await setForUnit(bus, unit, limits);
     if (settings.SLICE !== "") throw new Error(`SLICE is that of ${unit}: set Slice= there`);
     return groupOf(pid, places) ?? "";
   }
@@ -126,6 +124,47 @@ async function confineByManager(
     await Bun.sleep(POLL_MS);
   }
   throw new Error(`systemd has not moved qemu into ${scope}`);
+}
+
+/** The unit by which this program has started a process. */
+function findOwnUnit(prog: string, pid: number | "self", places: KernelPlaces): string | undefined {
+  const unit = basename(groupOf(pid, places) ?? "");
+  return unit.startsWith(`${prog}@`) && unit.endsWith(".service") ? unit : undefined;
+}
+
+/** Until the host is rebooted, or this is done again. */
+const setForUnit = (bus: ServiceManager["bus"], unit: string, limits: readonly Property[]): Promise<void> =>
+  call(bus, "SetUnitProperties", "sba(sv)", unit, "true", ...listWords(limits));
+
+/** No limit, or no weight of its own. */
+const UNSET = 2n ** 64n - 1n;
+
+/** Where a manager keeps what was set for its units until the host is rebooted (systemd.unit(5)). */
+const controlDirectory = ({ bus }: ServiceManager, env: Record<string, string | undefined>): string =>
+  bus === "--system"
+    ? "/run/systemd/system.control"
+    : join(env.XDG_RUNTIME_DIR ?? `/run/user/${process.getuid!()}`, "systemd/user.control");
+
+/**
+ * Removes what an earlier run has set for the unit that this process is started by: its settings may be others now. What is
+ * set in a file of /etc stays.
+ */
+export async function clearUnitLimits(
+  prog: string,
+  manager = findManager(),
+  places: KernelPlaces = findKernelPlaces(),
+  env: Record<string, string | undefined> = process.env,
+): Promise<void> {
+  const unit = findOwnUnit(prog, "self", places);
+  if (!manager || unit === undefined) return;
+  const directory = join(controlDirectory(manager, env), `${unit}.d`);
+  const set = propertiesOf({ cpuPercent: 1, memoryBytes: 1, ioWeight: 1 })
+    .map(([name, signature]) => [name, signature, String(UNSET)] as const)
+    .filter(([name]) => existsSync(join(directory, `50-${name.replace("PerSecUSec", "")}.conf`)));
+  if (set.length === 0) return;
+  await setForUnit(manager.bus, unit, set).catch((error: unknown) =>
+    log.warn(`limits of an earlier run are still in force: ${quoteLine(reasonOf(error))}`),
+  );
 }
 
 async function call(bus: ServiceManager["bus"], method: string, ...words: string[]): Promise<void> {

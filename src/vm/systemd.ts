@@ -9,6 +9,10 @@ import type { ProcessFacts } from "./context.ts";
 /** sd_booted(3) */
 export const isSystemdRunning = (): boolean => lstatOf("/run/systemd/system") !== undefined;
 
+/** Is the caller's own manager there to be asked? */
+export const isUserManagerRunning = (): boolean =>
+  lstatOf(join(process.env.XDG_RUNTIME_DIR ?? `/run/user/${callerUid()}`, "systemd/private")) !== undefined;
+
 /** Directory for units of the administrator or the user (systemd.unit(5)). */
 export function unitDirectory({ env, home }: Pick<ProcessFacts, "env" | "home">, system: boolean): string {
   if (system) return "/etc/systemd/system";
@@ -17,11 +21,13 @@ export function unitDirectory({ env, home }: Pick<ProcessFacts, "env" | "home">,
 }
 
 /** `systemctl` for one of both managers. */
-export const systemctl = (system: boolean, ...words: string[]): string[] => [
-  "systemctl",
-  ...(system ? [] : ["--user"]),
-  ...words,
-];
+export function systemctl(system: boolean, ...words: string[]): string[] {
+  if (system) return ["systemctl", ...words];
+  // By this it finds the user's manager; cron, su and sudo do not set it (pam_systemd(8)).
+  const runtime = `/run/user/${callerUid()}`;
+  if (!process.env.XDG_RUNTIME_DIR && lstatOf(runtime)) process.env.XDG_RUNTIME_DIR = runtime;
+  return ["systemctl", "--user", ...words];
+}
 
 /** @param what start of the error message: `cannot change the timer in systemd` */
 export const runSystemctl = (what: string, system: boolean, ...words: string[]): Promise<unknown> =>

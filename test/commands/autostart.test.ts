@@ -1,5 +1,5 @@
 /** `autostart`: units of systemd and a crontab, by programs that record their arguments; what these run. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
@@ -7,10 +7,12 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { findAutostart } from "../../src/vm/autostart.ts";
+import * as systemd from "../../src/vm/systemd.ts";
 import { readMark } from "../../src/store/mark.ts";
 import { Sandbox } from "../fixtures/sandbox.ts";
 
@@ -144,6 +146,69 @@ describe("on and off, with systemd:", () => {
     expect(findAutostart(facts(box), box.host)).toBeUndefined();
   });
 
+  test.each<[what: string, change: (box: Sandbox, unit: string) => void]>([
+    [
+      "that an interrupted command left",
+      (box, unit) => rmSync(join(unitsOf(box), "default.target.wants", unit)),
+    ],
+    [
+      "whose plan was damaged by hand",
+      (box, unit) => {
+        const path = join(unitsOf(box), unit);
+        writeFileSync(path, readFileSync(path, "utf8").replace('"order"', '"orde"'));
+      },
+    ],
+  ])("off removes a unit %s", async (_what, change) => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user");
+    const { unit } = findAutostart(facts(box), box.host)!;
+    change(box, unit!);
+    expect(findAutostart(facts(box), box.host)).toBeUndefined();
+    await box.ends(0, "autostart off", `removed ${unit}`);
+    expect(existsSync(join(unitsOf(box), unit!))).toBe(false);
+    await box.ends(0, "autostart off", "is not started with the host");
+  });
+
+  test("off takes a symlink to the directory", async () => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user");
+    const link = join(box.top, "link");
+    symlinkSync(box.host, link);
+    await box.ends(0, ["autostart", "off", link], "no longer started");
+  });
+
+  test("follows the working files to another directory, and names a program that is gone", async () => {
+    using box = await lasting();
+    await box.ok("autostart", "on", "--user", "--order=7");
+    const place = join(box.top, "place");
+    mkdirSync(place);
+    await box.ok("move-work", place);
+    expect(findAutostart(facts(box), box.host)!.plan).toMatchObject({ working: place, order: 7 });
+    await box.ok("move-work");
+    expect(findAutostart(facts(box), box.host)!.plan.working).toBe(box.host);
+    const path = join(unitsOf(box), findAutostart(facts(box), box.host)!.unit!);
+    const { program } = findAutostart(facts(box), box.host)!.plan;
+    writeFileSync(path, readFileSync(path, "utf8").replaceAll(program, "/gone/vm"));
+    await box.ends(0, "autostart", "no such program: /gone/vm");
+    await box.ends(0, "run --detach", "its unit starts /gone/vm", "vm autostart on --order=7 --timeout=60");
+  });
+
+  test("the user's systemd is not there: 69 with the way to start it, no unit is left", async () => {
+    using box = await lasting();
+    box.program("systemctl", "echo 'Failed to connect to bus: No medium found' >&2; exit 1");
+    const running = [spyOn(systemd, "isSystemdRunning"), spyOn(systemd, "isUserManagerRunning")] as const;
+    try {
+      running[0].mockReturnValue(true);
+      running[1].mockReturnValue(false);
+      await box.ends(69, "autostart on --user", "your systemd is not running", "loginctl enable-linger");
+      running[1].mockReturnValue(true);
+      await box.ends(74, "autostart on --user", "No medium found");
+    } finally {
+      for (const spy of running) spy.mockRestore();
+    }
+    expect(readdirSync(unitsOf(box))).toEqual([]);
+  });
+
   test("a systemd that refuses: no unit is left", async () => {
     using box = await lasting();
     box.program("systemctl", "exit 1");
@@ -183,9 +248,9 @@ describe("refuses a VM that would not survive a reboot:", () => {
       await box.ok("move-work", memory);
       await box.ends(
         73,
-        "autostart on --user",
+        "autostart on --user --order=7 --restart",
         `a reboot empties ${memory}`,
-        "vm move-work && vm autostart on",
+        "vm move-work && vm autostart on --user --order=7 --restart\n",
       );
       await box.ok("move-work");
       await box.ok("autostart", "on", "--user");
@@ -319,6 +384,38 @@ describe("cron:", () => {
     await box.ok("autostart", "off");
     expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe("0 3 * * * true\n");
     expect(existsSync(join(box.home, ".config/vm.autostart.json"))).toBe(false);
+  });
+
+  test("lines of the user stay as they are; a crontab that cannot be read is not replaced", async () => {
+    using box = await withCrontab();
+    const own = "# mine\n\n0 3 * * * true\n";
+    writeFileSync(join(box.top, "crontab"), own);
+    await box.ok("autostart", "on", "--cron");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toStartWith(own);
+    // Of an interrupted `off`.
+    rmSync(join(box.home, ".config/vm.autostart.json"));
+    await box.ok("autostart", "off");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe(own);
+    box.program(
+      "crontab",
+      `[ $1 = -l ] && { echo 'crontab: Input/output error' >&2; exit 1; }; cat >'${box.top}/crontab'`,
+    );
+    await box.ends(74, "autostart on --cron", "cannot read the crontab");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe(own);
+    expect((await box.json("status")).autostart).toBeNull();
+  });
+
+  test("without a crontab there is one afterwards", async () => {
+    using box = await withCrontab();
+    rmSync(join(box.top, "crontab"));
+    box.program(
+      "crontab",
+      `case $1 in -l) [ -e '${box.top}/crontab' ] || { echo 'no crontab for x' >&2; exit 1; } ;; -) cat >'${box.top}/crontab' ;; esac`,
+    );
+    await box.ok("autostart", "on", "--cron");
+    expect(readFileSync(join(box.top, "crontab"), "utf8")).toMatch(
+      /^@reboot \S+ autostart start-all # autostart of vm\n$/,
+    );
   });
 
   test("cannot restart a VM: 69", async () => {

@@ -172,12 +172,12 @@ export class SoakLab implements Disposable {
     rmSync(join(work, "FIRSTTIME"), { force: true });
   }
 
-  async save(template: SoakTemplate): Promise<void> {
+  async save(template: string): Promise<void> {
     await must(["cp", "-a", "--reflink=auto", this.box.top, join(this.store, template)]);
   }
 
   /** Brings the VM into a state, replacing the present one. */
-  async load(template: SoakTemplate): Promise<void> {
+  async load(template: string): Promise<void> {
     this.endAll();
     const { top } = this.box;
     for (const name of readdirSync(top)) rmSync(join(top, name), { recursive: true, force: true });

@@ -5,6 +5,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
+import { AUTOSTART_SCENARIOS, sweepAutostartKills } from "./autostart-faults.ts";
 import { EXPORT_SCENARIOS, sweepExportKills } from "./export-faults.ts";
 import { FILE_SCENARIOS, sweepFileKills } from "./file-faults.ts";
 import { sweepFlips } from "./flip-faults.ts";
@@ -87,6 +88,14 @@ suiteInTurn(1)(
       const { wrong, points } = await collect((sweep) => sweepFileKills({ ...sweep, wanted }, 1));
       expect(wrong).toEqual([]);
       expect(points).toBe(names.length);
+    });
+
+    testInTurn(1, 8)("kill -9 at random times of moving working files, and of autostart", async () => {
+      const names = sampled(AUTOSTART_SCENARIOS, 0, 2, turnsOf(8));
+      const wanted = (name: string): boolean => names.includes(name.split(":")[1]!);
+      const { wrong, points } = await collect((sweep) => sweepAutostartKills({ ...sweep, wanted }, 1));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(2 * names.length);
     });
 
     testInTurn(3, 8)("changes at random to its hardware while it runs", async () => {

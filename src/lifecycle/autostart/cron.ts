@@ -1,12 +1,16 @@
 /** Autostart without systemd: a line `@reboot` in the user's crontab, which starts all VMs of a record. */
-import { closeSync, mkdirSync, mkdtempSync, openSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
 import { quoteForCron } from "../../lib/cron.ts";
-import { VmError } from "../../lib/errors.ts";
+import { SignalError, VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { log } from "../../lib/log.ts";
-import { exec, requireProgram } from "../../process/exec.ts";
-import { fileError, replaceFile, writeNew } from "../../store/files.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { exec, findProgram, ProcessError, requireProgram } from "../../process/exec.ts";
+import { createMemoryFile } from "../../process/memory-file.ts";
+import { removeAbandoned } from "../../store/abandoned.ts";
+import { fileError, replaceFile } from "../../store/files.ts";
+import { PARTIAL } from "../../store/layout.ts";
 import { lockDirectory } from "../../store/lock.ts";
 import { remove } from "../../store/remove.ts";
 import { cronRecord, readCronRecord, type AutostartPlan } from "../../vm/autostart.ts";
@@ -42,23 +46,34 @@ export async function changeRecord(
     waitMs: LOCK_WAIT_MS,
     busy: `${dirname(path)} is locked by another process`,
   });
+  removeAbandoned(dirname(path), PARTIAL);
   const others = readCronRecord(context).filter((one) => one.directory !== directory);
   const vms = plan ? [...others, plan] : others;
+  // A line without a record starts nothing, and a record without a line would seem to.
+  if (vms.length > 0) await writeLine(context, vms[0]!.program);
   try {
     if (vms.length === 0) remove(path);
     else replaceFile(path, toJson({ format: 1, vms }));
   } catch (error) {
     throw fileError(`cannot write ${path}`, error);
   }
-  await writeLine(context, vms[0]?.program);
+  if (vms.length === 0) await writeLine(context, undefined);
+}
+
+/** Removes the line of an interrupted change. */
+export async function removeLeftLine(context: Context): Promise<void> {
+  if (findProgram("crontab") === undefined || lstatOf(cronRecord(context))) return;
+  await writeLine(context, undefined).catch((error: unknown) => {
+    // Without the right to a crontab, there is none.
+    if (error instanceof SignalError || !(error instanceof ProcessError)) throw error;
+  });
 }
 
 /** @param program absent: no line */
 async function writeLine(context: Context, program: string | undefined): Promise<void> {
   const marker = ` # autostart of ${context.prog}`;
-  // Its status is 1 without a crontab.
-  const { stdout } = await exec(["crontab", "-l"], { anyStatus: true });
-  const others = stdout.split("\n").filter((line) => line !== "" && !line.endsWith(marker));
+  const present = await readCrontab();
+  const others = present.filter((line) => !line.endsWith(marker));
   const config = context.env.XDG_CONFIG_HOME;
   const settings = config ? [`XDG_CONFIG_HOME=${quoteForCron(config)}`] : [];
   const own =
@@ -66,18 +81,24 @@ async function writeLine(context: Context, program: string | undefined): Promise
       ? []
       : [`@reboot ${[...settings, quoteForCron(program), "autostart", "start-all"].join(" ")}${marker}`];
   const lines = [...others, ...own];
-  if (lines.join("\n") === stdout.trimEnd()) return;
-  const scratch = mkdtempSync(join(context.tmpdir, "vm-cron-"));
+  if (lines.join("\n") === present.join("\n")) return;
+  const fd = createMemoryFile("crontab", 0);
   try {
-    const file = join(scratch, "crontab");
-    writeNew(file, lines.map((line) => `${line}\n`).join(""));
-    const fd = openSync(file, "r");
-    try {
-      await exec(["crontab", "-"], { stdin: fd, what: "cannot change the crontab" });
-    } finally {
-      closeSync(fd);
-    }
+    // At a given place: the offset, at which crontab(1) begins to read, stays at the beginning.
+    writeSync(fd, lines.map((line) => `${line}\n`).join(""), 0);
+    await exec(["crontab", "-"], { stdin: fd, what: "cannot change the crontab" });
   } finally {
-    remove(scratch);
+    closeSync(fd);
   }
+}
+
+/** What crontab(1) of Vixie's cron, of busybox and of others says if there is none; the status is that of other errors. */
+const NO_CRONTAB = /\bno (f?cron|such file)/i;
+
+/** @throws 74 if it cannot be read: it would be replaced */
+async function readCrontab(): Promise<string[]> {
+  const result = await exec(["crontab", "-l"], { anyStatus: true });
+  if (result.status !== 0 && !NO_CRONTAB.test(result.stderr))
+    throw new ProcessError("cannot read the crontab", result);
+  return result.stdout === "" ? [] : result.stdout.replace(/\n$/, "").split("\n");
 }

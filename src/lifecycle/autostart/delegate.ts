@@ -1,6 +1,9 @@
 import { join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
 import { reasonOf, SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { lstatOf } from "../../lib/read-file.ts";
+import { plain } from "../../lib/text.ts";
 import { callerUid } from "../../lib/trust.ts";
 import { exec } from "../../process/exec.ts";
 import { findAutostart } from "../../vm/autostart.ts";
@@ -10,6 +13,7 @@ import { findQemus, findRunning } from "../../vm/in-use.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { systemctl } from "../../vm/systemd.ts";
 import { shellLine } from "../../lib/shell.ts";
+import { optionsOf } from "./request.ts";
 
 /** What a unit does not know of a run. */
 interface Typed {
@@ -28,7 +32,7 @@ export async function startByUnit(context: Context, { iso, ssh, boot }: Typed): 
   const hostdir = findHostdir(context);
   const found = findAutostart(context, hostdir);
   if (!found?.unit) return false;
-  const { manager, unit } = found;
+  const { manager, unit, plan } = found;
   requireOwn(context, hostdir, "run");
   const { work, settings } = await openVm(context);
   if (work.state !== "present" || (await findRunning(work)) !== undefined) return false;
@@ -37,7 +41,9 @@ export async function startByUnit(context: Context, { iso, ssh, boot }: Typed): 
       ? "it has options of its own"
       : manager === "system" && callerUid() !== 0
         ? `only root can start its unit: ${shellLine(["sudo", "systemctl", "start", unit])}`
-        : await findRefusal(manager === "system", unit);
+        : !lstatOf(plan.program)
+          ? `its unit starts ${plain(plan.program)}, which is gone; write it again: ${commandLine("autostart", "on", ...optionsOf(plan))}`
+          : await findRefusal(manager === "system", unit);
   if (why !== undefined) {
     log.info(`systemd does not watch this run: ${why}`);
     return false;

@@ -4,7 +4,7 @@ import { log } from "../../lib/log.ts";
 import { formatTable } from "../../lib/table.ts";
 import { plain } from "../../lib/text.ts";
 import { lstatOf } from "../../lib/read-file.ts";
-import { readCronRecord, type Autostart } from "../../vm/autostart.ts";
+import { readCronRecord, type Autostart, type AutostartPlan } from "../../vm/autostart.ts";
 import { readUnitStates, type UnitState } from "../../vm/autostart-state.ts";
 import type { Context } from "../../vm/context.ts";
 import { formatUnitState } from "../../vm/status-text.ts";
@@ -35,9 +35,15 @@ export async function listAutostart(context: Context, json: boolean): Promise<vo
     plan.delaySeconds > 0 ? `${plan.delaySeconds} s` : "",
     plan.wait ?? "",
     plan.restart ? "yes" : "",
-    lstatOf(plan.directory) ? (state ? formatUnitState(state) : "") : "no such directory",
+    describeStart(plan, state),
   ]);
   context.print(formatTable([HEAD, ...rows]));
+}
+
+function describeStart({ directory, program }: AutostartPlan, state: UnitState | undefined): string {
+  if (!lstatOf(directory)) return "no such directory";
+  if (!lstatOf(program)) return `no such program: ${plain(program)}`;
+  return state ? formatUnitState(state) : "";
 }
 
 const summarizeAutostart = ({

@@ -2,7 +2,7 @@ import { usageError, VmError } from "../../lib/errors.ts";
 import { parseAction } from "../../lib/action.ts";
 import { parseSeconds } from "../../lib/seconds.ts";
 import { either } from "../../lib/text.ts";
-import { MAX_ORDER, READY_EVENTS, type Manager } from "../../vm/autostart.ts";
+import { MAX_ORDER, READY_EVENTS, type AutostartPlan, type Manager } from "../../vm/autostart.ts";
 import { AUTOSTART_ACTIONS, type AutostartAction } from "../choices.ts";
 
 export interface AutostartRequest {
@@ -75,3 +75,20 @@ function parseOrder(text: string | undefined): number {
   if (/^\d{1,3}$/.test(text)) return Number(text);
   throw usageError(`--order: '${text}' is not allowed`, `allowed: 0 to ${MAX_ORDER}`);
 }
+
+/** The options that ask for a plan. */
+export const optionsOf = ({
+  order,
+  delaySeconds,
+  restart,
+  wait,
+  stopSeconds,
+}: Pick<AutostartPlan, "order" | "delaySeconds" | "restart" | "wait"> & {
+  stopSeconds: number | undefined;
+}): string[] => [
+  ...(order === DEFAULT_ORDER ? [] : [`--order=${order}`]),
+  ...(delaySeconds > 0 ? [`--delay=${delaySeconds}`] : []),
+  ...(restart ? ["--restart"] : []),
+  ...(wait ? [`--wait=${wait}`] : []),
+  ...(stopSeconds === undefined ? [] : [`--timeout=${stopSeconds}`]),
+];

@@ -30,10 +30,11 @@ type Start = Pick<AutostartRequest, "delaySeconds" | "wait">;
 export async function startForManager(context: Context, { delaySeconds, wait }: Start): Promise<void> {
   if (delaySeconds > 0 && (await isBooting(context))) await sleep(delaySeconds * 1000);
   requireWork(await openVm(context), "start the VM");
+  const directory = context.env.RUNTIME_DIRECTORY;
+  if (directory) await (await import("../../vm/confine.ts")).clearUnitLimits(context.prog);
   await runVm(context, { detach: true, lockWaitMs: LOCK_MS });
   const { work } = await openVm(context);
   const [qemu] = work.state === "present" ? findQemus(work) : [];
-  const directory = context.env.RUNTIME_DIRECTORY;
   if (directory && qemu) replaceVolatile(join(directory, PID_FILE), `${qemu.pid}\n`);
   if (wait === null) return;
   try {

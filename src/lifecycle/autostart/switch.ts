@@ -3,21 +3,22 @@ import { dirname, resolve } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
+import { realPath } from "../../lib/read-file.ts";
 import { callerUid } from "../../lib/trust.ts";
 import { requireVm } from "../../store/no-vm.ts";
-import { findAutostart, type Autostart, type AutostartPlan, type Manager } from "../../vm/autostart.ts";
+import { findAllAutostart, type Autostart, type AutostartPlan, type Manager } from "../../vm/autostart.ts";
 import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm, requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning } from "../../vm/in-use.ts";
 import { effectiveForwards } from "../../vm/nics.ts";
 import { requireSsh } from "../../vm/ssh-forward.ts";
 import { requireOwn } from "../../vm/ownership.ts";
-import { findLingerProblem, isSystemdRunning, ownPath } from "../../vm/systemd.ts";
+import { findLingerProblem, isSystemdRunning, isUserManagerRunning, ownPath } from "../../vm/systemd.ts";
 import { refuseTemplate } from "../../vm/template.ts";
 import { isVolatile } from "../../vm/volatile.ts";
-import { installCron, removeCron } from "./cron.ts";
-import type { AutostartRequest } from "./request.ts";
-import { installUnit, removeUnit } from "./units.ts";
+import { installCron, removeCron, removeLeftLine } from "./cron.ts";
+import { optionsOf, type AutostartRequest } from "./request.ts";
+import { installUnit, removeLeftUnit, removeUnit } from "./units.ts";
 
 /** @throws 73 if a reboot empties the VM's directory or that of its working files */
 export async function switchOn(context: Context, request: AutostartRequest): Promise<void> {
@@ -30,34 +31,52 @@ export async function switchOn(context: Context, request: AutostartRequest): Pro
   const vm = await openVm(context);
   refuseTemplate(vm, "autostart");
   if (request.wait === "ssh") requireSsh(effectiveForwards(vm.settings));
-  await requireLasting(vm);
+  await requireLasting(vm, request);
   const plan = buildPlan(context, vm, request, manager === "system" && uid !== 0 ? uid : undefined);
-  const before = findAutostart(context, hostdir);
-  if (before && before.manager !== manager) await turnOff(context, before);
+  const before = findAllAutostart(context, hostdir);
+  const replaced = before.filter((one) => one.manager !== manager);
+  for (const one of replaced) requireRoot(one.manager, "on");
   if (manager === "cron") await installCron(context, plan);
   else
     await installUnit(context, manager === "system", plan).catch((error: unknown) => {
-      throw withoutSystemd(error);
+      throw withoutSystemd(error, manager);
     });
+  for (const one of replaced) await turnOff(context, one);
   log.success(`${vm.settings.GUESTNAME || hostdir} is started with the host, by ${describeManager(manager)}`);
   const linger = manager === "user" ? findLingerProblem() : undefined;
   if (linger !== undefined) log.warn(linger);
   const running = vm.work.state === "present" && (await findRunning(vm.work)) !== undefined;
-  if (running && manager !== "cron" && before === undefined)
+  if (running && manager !== "cron" && before.length === 0)
     log.info(`  systemd watches it from its next start: ${commandLine("restart")}`);
 }
 
 /** @param typed HOSTDIR of a VM that no longer exists */
 export async function switchOff(context: Context, typed: string | undefined): Promise<void> {
-  const directory = typed === undefined ? findHostdir(context) : resolve(context.cwd, typed);
-  const found = findAutostart(context, directory);
-  if (found) return turnOff(context, found, true);
+  const directory = typed === undefined ? findHostdir(context) : findDirectory(context, typed);
+  const found = findAllAutostart(context, directory);
+  for (const one of found) requireRoot(one.manager, "off");
+  for (const one of found) await turnOff(context, one, one === found.at(-1));
+  if (found.length > 0) return;
+  for (const manager of ["system", "user"] as const) {
+    if (manager === "system" && callerUid() !== 0) continue;
+    const left = await removeLeftUnit(context, manager === "system", directory);
+    if (left)
+      return log.success(
+        `the VM in ${directory} is not started with the host${left.active ? "" : `: removed ${left.name}`}`,
+      );
+  }
+  await removeLeftLine(context);
   if (typed === undefined) requireVm(directory);
   log.info(`the VM in ${directory} is not started with the host`);
 }
 
+/** With symlinks resolved, as recorded; as typed if it is gone. */
+function findDirectory({ cwd }: Context, typed: string): string {
+  const path = resolve(cwd, typed);
+  return realPath(path) ?? path;
+}
+
 async function turnOff(context: Context, { manager, unit, plan }: Autostart, report = false): Promise<void> {
-  requireRoot(manager);
   if (manager === "cron") await removeCron(context, plan.directory);
   else {
     const { active } = await removeUnit(context, manager === "system", unit!);
@@ -68,15 +87,15 @@ async function turnOff(context: Context, { manager, unit, plan }: Autostart, rep
 
 function chooseManager({ manager }: AutostartRequest): Manager {
   const chosen = manager ?? (!isSystemdRunning() ? "cron" : callerUid() === 0 ? "system" : "user");
-  requireRoot(chosen);
+  requireRoot(chosen, "on");
   return chosen;
 }
 
 /** @throws 73 */
-function requireRoot(manager: Manager): void {
+function requireRoot(manager: Manager, action: "on" | "off"): void {
   if (manager !== "system" || callerUid() === 0) return;
   throw new VmError("cannotCreate", "cannot change the system's units: only root can", {
-    hint: `act as root: sudo ${commandLine("autostart")} …; or use your own systemd: --user`,
+    hint: `act as root: sudo ${commandLine("autostart", action)}${action === "on" ? "; or use your own systemd: --user" : ""}`,
   });
 }
 
@@ -86,7 +105,7 @@ const describeManager = (manager: Manager): string =>
 const refuseVolatile = (directory: string, hint: string): VmError =>
   new VmError("cannotCreate", `cannot turn autostart on: a reboot empties ${directory}`, { hint });
 
-async function requireLasting(vm: Vm): Promise<void> {
+async function requireLasting(vm: Vm, request: AutostartRequest): Promise<void> {
   const { hostdir } = vm;
   if (isVolatile(hostdir))
     throw refuseVolatile(
@@ -96,7 +115,9 @@ async function requireLasting(vm: Vm): Promise<void> {
   const work = requireWork(vm, "turn autostart on");
   if (work.inplace || !isVolatile(dirname(work.dir))) return;
   const stop = (await findRunning(work)) === undefined ? [] : [commandLine("stop")];
-  const words = [...stop, commandLine("move-work"), commandLine("autostart", "on")];
+  const manager = request.manager ? [`--${request.manager}`] : [];
+  const again = optionsOf({ ...request, stopSeconds: request.timeoutSeconds });
+  const words = [...stop, commandLine("move-work"), commandLine("autostart", "on", ...manager, ...again)];
   throw refuseVolatile(
     dirname(work.dir),
     `move the working files to a directory that lasts: ${words.join(" && ")}`,
@@ -128,16 +149,17 @@ function buildPlan(
 }
 
 /** Without systemd, the hint is to use cron. */
-function withoutSystemd(error: unknown): unknown {
-  if (
-    isSystemdRunning() ||
-    error instanceof SignalError ||
-    !(error instanceof VmError) ||
-    error.code !== "io"
-  )
-    return error;
-  return new VmError("unavailable", "cannot turn autostart on: systemd is not running on this host", {
-    hint: `use a crontab: ${commandLine("autostart", "on", "--cron")}`,
+function withoutSystemd(error: unknown, manager: Manager): unknown {
+  if (error instanceof SignalError || !(error instanceof VmError) || error.code !== "io") return error;
+  const cron = `use a crontab: ${commandLine("autostart", "on", "--cron")}`;
+  if (!isSystemdRunning())
+    return new VmError("unavailable", "cannot turn autostart on: systemd is not running on this host", {
+      hint: cron,
+      cause: error,
+    });
+  if (manager === "system" || isUserManagerRunning()) return error;
+  return new VmError("unavailable", "cannot turn autostart on: your systemd is not running", {
+    hint: `start it, now and with the host: loginctl enable-linger; or ${cron}`,
     cause: error,
   });
 }

@@ -9,6 +9,9 @@ export interface UnitParts {
   after: readonly string[];
 }
 
+/** Begin of the first line. */
+export const UNIT_HEAD = "# Written by `autostart on`";
+
 /** After so many crashes within this time the unit is `failed`: systemd counts the first start, too. */
 const MAX_RESTARTS = 10;
 const WITHIN_SECONDS = 600;
@@ -42,7 +45,7 @@ export function buildUnit({ plan, system, after }: UnitParts): string {
     : [];
   const stop = quoteUnitCommand(plan, "stop", `--timeout=${stopSeconds}`);
   return [
-    "# Written by `autostart on`, which also removes it: autostart off",
+    `${UNIT_HEAD}, and again when it changes; \`autostart off\` removes it. Changes of your own: systemctl edit`,
     formatUnitSection("Unit", [
       `Description=${escapeValue(`${name} in ${directory}`)}`,
       ...host,

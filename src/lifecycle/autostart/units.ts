@@ -3,13 +3,15 @@ import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { lstatOf, readSmall } from "../../lib/read-file.ts";
 import { exec } from "../../process/exec.ts";
+import { removeAbandoned } from "../../store/abandoned.ts";
 import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
+import { PARTIAL } from "../../store/layout.ts";
 import { lockDirectory } from "../../store/lock.ts";
 import { remove } from "../../store/remove.ts";
 import { autostartUnit, readUnit, wantsLink, type AutostartPlan } from "../../vm/autostart.ts";
 import type { ProcessFacts } from "../../vm/context.ts";
 import { runSystemctl, systemctl, unitDirectory } from "../../vm/systemd.ts";
-import { buildUnit } from "./unit.ts";
+import { buildUnit, UNIT_HEAD } from "./unit.ts";
 
 /** Start of an error message. */
 const CANNOT_CHANGE = "cannot change autostart in systemd";
@@ -83,6 +85,7 @@ const lockUnits = (directory: string) =>
 
 /** Those that differ from what they are to be. */
 function writeUnits(directory: string, system: boolean, units: readonly InstalledUnit[]): void {
+  removeAbandoned(directory, PARTIAL);
   for (const { name, plan } of units) {
     const after = units
       .filter((other) => other.plan.order < plan.order)
@@ -95,4 +98,20 @@ function writeUnits(directory: string, system: boolean, units: readonly Installe
     // systemd warns about units that are not world-readable.
     chmodSync(path, 0o644);
   }
+}
+
+/**
+ * Removes a unit that is not enabled, or whose plan is damaged: of an interrupted `on` or `off`, or one that was kept for a
+ * run.
+ * @returns its name; undefined if there is none
+ */
+export async function removeLeftUnit(
+  facts: ProcessFacts,
+  system: boolean,
+  hostdir: string,
+): Promise<{ name: string; active: boolean } | undefined> {
+  const name = autostartUnit(facts.prog, hostdir);
+  const path = join(unitDirectory(facts, system), name);
+  if (!lstatOf(path)?.isFile() || !readSmall(path)?.startsWith(UNIT_HEAD)) return undefined;
+  return { name, ...(await removeUnit(facts, system, name)) };
 }

@@ -9,7 +9,6 @@ import {
   symlinkSync,
   truncateSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { inspectIso, parseFound, parseVolumeDate } from "../../src/rescue/iso/inspect.ts";
 import { addKernelArguments, bootAtOnce } from "../../src/rescue/iso/menu.ts";
@@ -148,8 +147,7 @@ test.each<[text: string, expected: string[] | string]>([
 describe("a recovery directory", () => {
   let temp: Temp;
   beforeEach(() => {
-    // Not on /dev/shm: xorriso extracts nothing into /dev.
-    temp = new Temp(tmpdir());
+    temp = new Temp();
     temp.write("own/tools/run", "run");
     chmodSync(temp.path("own/tools/run"), 0o700);
     temp.write("own/data, №1", "data");
@@ -205,8 +203,7 @@ test.each([
 describe("an ISO", () => {
   let temp: Temp;
   beforeEach(() => {
-    // Not on /dev/shm: xorriso extracts nothing into /dev.
-    temp = new Temp(tmpdir());
+    temp = new Temp();
   });
   afterEach(() => {
     temp[Symbol.dispose]();

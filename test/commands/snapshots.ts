@@ -9,11 +9,16 @@ export const DISK_BYTES = 1 << 20;
 
 /** Writes to the working disk like a guest, so that bitmaps record it. @param at in units of 64 KiB */
 export function writeDisk(box: Sandbox, at: number, byte: number): void {
-  const disk = join(box.work, "disk-0.img");
-  const raw = join(box.top, "content");
-  const content = readDisk(box, disk);
-  writeFileSync(raw, content.fill(byte, at << 16, (at + 1) << 16));
-  qemuImg("convert", "-n", "-f", "raw", "-O", "qcow2", raw, disk);
+  const write = `write -q -P ${byte} ${at << 16} 64k`;
+  const { exitCode, stderr } = Bun.spawnSync([
+    "qemu-io",
+    "-f",
+    "qcow2",
+    "-c",
+    write,
+    join(box.work, "disk-0.img"),
+  ]);
+  if (exitCode !== 0) throw new Error(`qemu-io ${write}: ${stderr.toString()}`);
 }
 
 /** The guest-visible contents of an image. */

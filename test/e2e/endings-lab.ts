@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { processesIn, guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
 import { configure, listing, sha256, shell, smallSandbox } from "./tools.ts";
 
@@ -134,9 +135,7 @@ exec ${real} "$@"
       await box.ok(["backup", name]);
     }
     await this.write(12);
-    const env = { ...process.env, RESTIC_PASSWORD_FILE: join(box.home, "password"), HOME: box.home };
-    if (Bun.spawnSync(["restic", "-q", "-r", repository, "init"], { env, stdout: "ignore" }).exitCode !== 0)
-      throw new Error("restic init failed");
+    initRepository(repository, join(box.home, "password"));
     await this.#save("images");
   }
 

@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { buildCountGuest, FAR_SECTOR, readCounts } from "../guests/count.ts";
 import { Sandbox, until, type Running } from "./harness.ts";
 import { run } from "./images.ts";
@@ -29,18 +30,6 @@ async function counting(settings = "SNAPSHOT_FORMAT=qcow2"): Promise<Sandbox> {
 
 const io = (box: Sandbox, ...commands: string[]) =>
   run(["qemu-io", "-f", "qcow2", ...commands.flatMap((one) => ["-c", one]), join(box.work, DISK)]);
-
-async function initRepository(box: Sandbox): Promise<void> {
-  const env = { ...process.env, ...resticEnv(box) };
-  const child = Bun.spawn(["restic", "init"], { env, stdout: "ignore", stderr: "pipe" });
-  if ((await child.exited) !== 0) throw new Error(await new Response(child.stderr).text());
-}
-
-const resticEnv = (box: Sandbox): Record<string, string> => ({
-  RESTIC_REPOSITORY: join(box.top, "repo"),
-  RESTIC_PASSWORD_FILE: join(box.home, "password"),
-  HOME: box.home,
-});
 
 /** The directory of the throw-away machine, once it has one. */
 const lookDirectory = (box: Sandbox): string | undefined =>
@@ -122,7 +111,7 @@ suite(
 
     test("--from-remote reads the repository in place", async () => {
       using box = await counting();
-      await initRepository(box);
+      initRepository(join(box.top, "repo"), join(box.home, "password"));
       await box.ok(["backup", "S0", "--push"]);
       await box.ok(["snapshots", "rm", "S0"]);
       const { running, dir } = await look(box, "--from-remote");

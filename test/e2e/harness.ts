@@ -28,6 +28,9 @@ export const guests = (): Promise<Guests> => (built ??= buildGuests(join(checkou
 /** After this a command counts as hung: a busy machine may need minutes for what takes seconds elsewhere. */
 export const PATIENCE_SECONDS = 300;
 
+/** After this the log says what it waits for: on a quiet machine nothing takes as long, but for installations. */
+const SLOW_SECONDS = 45;
+
 export interface Result {
   status: number | null;
   signal: string | null;
@@ -104,6 +107,10 @@ export class Sandbox implements Disposable {
       stderr += `\nended by the test after ${seconds} s; what ran then:\n${processes()}`;
       child.kill("SIGKILL");
     }, seconds * 1000);
+    const slow = setTimeout(
+      () => console.error(`vm ${args.join(" ")}: runs for ${SLOW_SECONDS} s now, with\n${processes()}`),
+      SLOW_SECONDS * 1000,
+    );
     const collect = async (): Promise<void> => {
       const decoder = new TextDecoder();
       for await (const piece of child.stderr) stderr += decoder.decode(piece, { stream: true });
@@ -111,6 +118,7 @@ export class Sandbox implements Disposable {
     const done = Promise.all([child.exited, new Response(child.stdout).text(), collect()]).then(
       ([, stdout]): Result => {
         clearTimeout(timer);
+        clearTimeout(slow);
         this.#running.delete(running);
         return { status: child.exitCode, signal: child.signalCode as string | null, stdout, stderr };
       },

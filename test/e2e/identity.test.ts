@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { chmodSync, cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import type { RunOptions, Sandbox } from "./harness.ts";
 import { configure, expectError, smallSandbox, suite, testInTurn } from "./tools.ts";
 
@@ -89,7 +90,7 @@ async function withRepository(box: Sandbox): Promise<(...words: string[]) => Pro
       .quiet()
       .text();
   mkdirSync(box.path("backups"), { recursive: true });
-  await restic("init");
+  initRepository(place, password);
   return restic;
 }
 

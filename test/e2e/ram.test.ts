@@ -1,6 +1,7 @@
 /** Snapshots with the RAM of a running guest, with real qemu. Their files: test/commands/ram.test.ts. */
 import { expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { binary, until } from "./harness.ts";
 import { judgeRunning, readRecordInRam, sweepRamSnapshots } from "./ram-faults.ts";
 import { RamVm } from "./ram-vm.ts";
@@ -64,7 +65,7 @@ suite(
       const password = box.path("../password");
       writeFileSync(password, "secret", { mode: 0o600 });
       const env = { RESTIC_REPOSITORY: box.path("../repo"), RESTIC_PASSWORD_FILE: password };
-      await Bun.$`restic init`.env({ ...process.env, ...env, HOME: box.home }).quiet();
+      initRepository(env.RESTIC_REPOSITORY, password);
       await vm.run();
       await vm.booted();
       await box.ok(["backup", "--ram", "--format=qcow2", "--push"], { env });

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
 import { configure, expectError, freePort, mode, names, suite, testInTurn } from "./tools.ts";
@@ -46,7 +47,7 @@ async function withRepository(repository?: string): Promise<{ box: Sandbox; repo
   const box = await filled();
   const place = repository ?? join(box.top, "repo, with space");
   setUp(box, place);
-  await restic(box, place, "init");
+  initRepository(place, join(box.home, "password"));
   return { box, repository: place };
 }
 

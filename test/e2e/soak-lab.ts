@@ -19,6 +19,7 @@ import {
 } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { contentOfDirectory } from "./disk-oracle.ts";
 import { processesIn, binary, Sandbox, until } from "./harness.ts";
 import { lastLines, notDone, type Ran } from "./soak-speech.ts";
@@ -124,11 +125,7 @@ export class SoakLab implements Disposable {
   async #prepare(): Promise<void> {
     const { box } = this;
     writeFileSync(join(box.home, "password"), "correct horse", { mode: 0o600 });
-    await must(["restic", "-q", "-r", join(box.top, "repo"), "init"], {
-      ...process.env,
-      RESTIC_PASSWORD_FILE: join(box.home, "password"),
-      HOME: box.home,
-    });
+    initRepository(join(box.top, "repo"), join(box.home, "password"));
     await this.save("nothing");
     box.write("vm.defaults", "# Nothing that changes anything.\n-rtc base=utc\n");
     await this.ok([...(this.variant.uefi ? ["--uefi"] : []), "create", "G"]);

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { allVariations, configure, seed, suite } from "./tools.ts";
 import { CARRIERS } from "./trust-carriers.ts";
 import { random, READING, TrustLab } from "./trust-lab.ts";
@@ -48,7 +49,7 @@ suite(
       host = join(lab.box.top, "origin/hostile");
       mkdirSync(join(lab.box.top, "origin"));
       execFileSync("cp", ["-a", lab.base, host]);
-      restic("init");
+      initRepository(join(lab.box.top, "repo"), join(lab.box.home, "password"));
       // As on another host: here it would be a copy of the first.
       const env = { XDG_CACHE_HOME: join(lab.box.top, "origin-cache") };
       await lab.box.ok(["snapshots", "push", "S0"], { cwd: host, env });

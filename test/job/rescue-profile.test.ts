@@ -61,7 +61,7 @@ test("the next build undoes a build that was killed between two renames", async 
   // One killed after both renames is complete.
   mkdirSync(temp.path(`${PARTIAL}r.before`));
   recoverProfile(temp.top, "r");
-  expect(readdirSync(temp.top)).toEqual([`${PARTIAL}r`, "r"]);
+  expect(readdirSync(temp.top).toSorted()).toEqual([`${PARTIAL}r`, "r"]);
 });
 
 test("of two builds, one waits for the other", async () => {

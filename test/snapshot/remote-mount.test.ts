@@ -18,6 +18,7 @@ import { requireValidRemote } from "../../src/snapshot/remote/fetch.ts";
 import { explainDamage, type Repository } from "../../src/snapshot/remote/restic.ts";
 import { makeTemporary } from "../../src/store/temporary.ts";
 import { recoverWork } from "../../src/store/recover.ts";
+import { initRepository } from "../fixtures/restic-repository.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const canMount = Boolean(findProgram("restic") && findFusermount() && existsSync("/dev/fuse"));
@@ -44,7 +45,7 @@ async function makeRepository(
     failure: (what, { stderr }) => new VmError("io", `${what}: ${stderr}`),
     damage: (what, logged) => explainDamage(what, logged, join(top, "repo")),
   };
-  await run(["init"], { what: "init" });
+  initRepository(env.RESTIC_REPOSITORY, env.RESTIC_PASSWORD_FILE);
   const backups = join(top, "backups");
   mkdirSync(join(backups, "S0"), { recursive: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(join(backups, "S0", name), text);

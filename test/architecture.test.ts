@@ -310,7 +310,7 @@ test.each([
   [
     "Unix sockets are addressed",
     /\bwithSocketAddress\(/,
-    ["files/mount.ts", "guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
+    ["guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
   ],
   ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["qemu/session.ts", "vm/kill-machine.ts"]],
 ])("%s in one place", (_what, pattern, places) => {

@@ -5,6 +5,7 @@ import { isTerminal } from "../process/terminal.ts";
 import type { Context, Options } from "../vm/context.ts";
 import { checkLine } from "./check.ts";
 import { createMeter } from "./progress.ts";
+import { isCommandName } from "./selecting.ts";
 import { collectFacts } from "./surroundings.ts";
 
 /** The context of commands. A Tab does without it, which would load what they are loaded with. */
@@ -15,6 +16,7 @@ export function buildContext(prog: string, version: string, options: Options): C
     ask: async (prompt, over) =>
       isTerminal(STDIN) ? (await import("./ask.ts")).askOnTerminal(prompt, over) : undefined,
     checkLine: (words) => checkLine(words, context),
+    isCommand: isCommandName,
     manual: async () => (await import("./manual/page.ts")).buildManual(prog),
     print: (result) => writeResult(typeof result === "string" ? printable(result) : result),
   };

@@ -133,7 +133,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   backup: {
     ok: "snapshot created",
-    other: "a hook failed: pre-backup, and no snapshot was made, or post-backup, and it was",
+    other:
+      "a hook failed or did not end in time: pre-backup, and no snapshot was made, or post-backup, and it was",
     noInput: NO_VM,
     unavailable: "a program is missing, or qemu is too old for a snapshot of a running VM",
     cannotCreate: "the name is taken; no space or no permission",

@@ -118,7 +118,7 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     short: "t",
     value: "SECONDS",
     effect: set("TIMEOUT"),
-    help: "limit the time of a job, exec, run or run --wait",
+    help: "limit the time of a job, exec, run, stop or verify --boot",
   },
   { long: "tmeout", value: "SECONDS", effect: set("TIMEOUT"), help: "", hidden: true },
   { long: "uefi", short: "u", effect: set("UEFI", "1"), help: "boot by UEFI" },

@@ -26,15 +26,16 @@ const SHOWING: ReadonlySet<string> = new Set(["list", "top"]);
 export const showsSeveral = (name: string): boolean => SHOWING.has(name);
 export const takesLabels = (name: string): boolean => FOR_EACH.has(name) || SHOWING.has(name);
 
+/** `@stop` is the command, not a label. */
+export const isCommandName = (label: string): boolean => COMMANDS.has(label) || label === "help";
+
 /**
  * The label of `@web`, after a single command. The name of a command is none: with it begins the next command of a
  * batch.
  */
 export function labelBehind(word: string | undefined): string | undefined {
   const label = word?.startsWith("@") ? word.slice(1) : undefined;
-  return label !== undefined && isLabel(label) && !COMMANDS.has(label) && label !== "help"
-    ? label
-    : undefined;
+  return label !== undefined && isLabel(label) && !isCommandName(label) ? label : undefined;
 }
 
 /** A word after a single command that is meant as a label; a path may contain `@` too. @throws 64 */
@@ -48,7 +49,7 @@ export function refuseBadLabel(word: string | undefined, command: string): void 
 /** `set LABELS=stop`: `@stop` would be the command. @throws 64 */
 export function refuseCommandLabels(assignments: readonly string[]): void {
   const labels = assignments.flatMap((word) => /^LABELS=(.*)$/s.exec(word)?.[1]?.split(/[\s,]+/) ?? []);
-  const taken = labels.find((label) => COMMANDS.has(label) || label === "help");
+  const taken = labels.find(isCommandName);
   if (taken !== undefined)
     throw new VmError("usage", `set: the label '${taken}' is not allowed: it is the name of a command`, {
       hint: `@${taken} would be the command: use another label`,

@@ -45,6 +45,7 @@ export default define({
     },
     timeout: {
       type: "string",
+      alias: "t",
       valueHint: "SECONDS",
       description:
         "on, stop: kill the guest if it has not powered off after this long; default: STOP_TIMEOUT",

@@ -14,9 +14,10 @@ export default define({
         "wait this long for the guest to power off, then kill it and do not start it again (124); default: 60",
     },
   },
-  async parse(args) {
+  async parse(args, context) {
     const { parseStop } = await import("../lifecycle/stop.ts");
-    return parseStop(args.timeout, args.force);
+    const { findTypedLimit } = await import("../lifecycle/time-limit.ts");
+    return parseStop(args.timeout ?? findTypedLimit(context), args.force);
   },
   async run(context, request) {
     const { restartVm } = await import("../lifecycle/stop.ts");

@@ -4,6 +4,7 @@ import { define } from "./define.ts";
 export const stopArgs = {
   timeout: {
     type: "string",
+    alias: "t",
     valueHint: "SECONDS",
     description: "wait this long for the guest to power off, then kill it (124); default: 60",
   },
@@ -13,9 +14,10 @@ export const stopArgs = {
 export default define({
   meta: { name: "stop", description: "shut the guest down" },
   args: stopArgs,
-  async parse(args) {
+  async parse(args, context) {
     const { parseStop } = await import("../lifecycle/stop.ts");
-    return parseStop(args.timeout, args.force);
+    const { findTypedLimit } = await import("../lifecycle/time-limit.ts");
+    return parseStop(args.timeout ?? findTypedLimit(context), args.force);
   },
   async run(context, request) {
     const { stopVm } = await import("../lifecycle/stop.ts");

@@ -14,7 +14,7 @@ export default define({
     json: {
       type: "boolean",
       description:
-        "print [{name, directory, pid, cpuPercent, rssBytes, pssBytes, memoryBytes, disk, network}], once",
+        "print [{name, directory, pid, cpuPercent, rssBytes, pssBytes, memoryBytes, disk, network, filesystems}], once",
     },
     delay: {
       type: "string",

@@ -27,6 +27,7 @@ export default define({
     },
     timeout: {
       type: "string",
+      alias: "t",
       valueHint: "SECONDS",
       description: "with --boot: limit each boot to SECONDS; default: 300",
     },
@@ -40,9 +41,11 @@ export default define({
     },
     quiet: { type: "boolean", description: "print only warnings and errors" },
   },
-  async parse(args) {
+  async parse(args, context) {
     const { parseVerify } = await import("../snapshot/verify/verify.ts");
-    return { ...parseVerify(args), remote: args.remote === true };
+    const { findTypedLimit } = await import("../lifecycle/time-limit.ts");
+    const limit = args.timeout ?? (args.boot ? findTypedLimit(context) : undefined);
+    return { ...parseVerify({ ...args, timeout: limit }), remote: args.remote === true };
   },
   async run(context, { remote, ...request }) {
     if (remote)

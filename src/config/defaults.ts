@@ -91,6 +91,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     SPICE_TICKETING: "1",
     SPICE_TLS_DIR: "",
     STOP_TIMEOUT: "60",
+    HOOK_TIMEOUT: "",
     RESCUE: `rescue-${at.hostArch}`,
     RESCUE_ISO: "",
     RESCUE_SOCKETS: "1",

@@ -253,6 +253,10 @@ export const SCHEMA = {
     wholeNumber(1, 86400),
     "seconds for the guest to power off after Ctrl-C, SIGTERM or SIGHUP",
   ),
+  HOOK_TIMEOUT: setting(
+    optionalNumber(1, 86400),
+    "seconds until a hook on-… or …-backup is ended; default: 60, of backups 600",
+  ),
   RESCUE: setting(profileName, "rescue profile"),
   RESCUE_ISO: setting(text, "CD image of the rescue system"),
   RESCUE_SOCKETS: setting(wholeNumber(1, 64), "CPU sockets of the rescue system"),

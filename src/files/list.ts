@@ -1,20 +1,30 @@
-import { truncateSync } from "node:fs";
+import { closeSync, readSync, truncateSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
+import { openForReading } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
 import { plain } from "../lib/text.ts";
 import { exec } from "../process/exec.ts";
 import { removeQuietly } from "../store/files.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
-import { entryToJson, escapeName, formatEntry, readListing, readVolumes } from "./listing.ts";
+import {
+  entryToJson,
+  escapeName,
+  formatEntry,
+  MAX_RECORD_BYTES,
+  readListing,
+  readVolumes,
+} from "./listing.ts";
 import type { ListRequest } from "./request.ts";
 import {
   createResult,
   MAX_LISTING_BYTES,
+  readAnswer,
   readCount,
   requireAll,
   runFilesJob,
@@ -31,6 +41,7 @@ interface ListJob {
   operation: FilesOperation;
   paths: readonly string[];
   oneLevel?: boolean;
+  partial?: boolean;
 }
 
 /** Has the rescue list files of a snapshot. @returns the path of the sorted listing, in the scratch directory */
@@ -53,7 +64,7 @@ export async function listInRescue(
   const length = readCount(work, "length");
   if (length === undefined || length > MAX_LISTING_BYTES)
     throw new VmError("io", `${cannot}: the rescue has not said how long the listing is`);
-  truncateSync(result, length);
+  truncateSync(result, isCut(work) ? wholeLength(result, length) : length);
   if (listed.operation === "volumes") return result;
   const sorted = join(dir, SORTED);
   await exec(["sort", "-z", "-T", dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
@@ -74,28 +85,50 @@ export async function listFiles(context: Context, request: ListRequest): Promise
       printVolumes(context, file, json);
       return;
     }
-    const listed = { operation: "list", paths: [path], oneLevel: !recursive } as const;
+    const listed = { operation: "list", paths: [path], oneLevel: !recursive, partial: true } as const;
     const file = await listInRescue(context, vm, place, scratch, listed);
     const name = basename(path) || "/";
     const shown = escapeName(Buffer.from(name));
-    printItems(context, readListing(file), json, {
+    const count = printItems(context, readListing(file), json, {
       toLine: (entry) => formatEntry(entry, shown),
       toFacts: (entry) => entryToJson(entry, name),
     });
-    requireAll(scratch.work, `cannot list all files of ${place.snapshot.name}`);
+    const cannot = `cannot list all files of ${place.snapshot.name}`;
+    if (isCut(scratch.work))
+      throw new VmError("timeout", `${cannot}: there are more than ${count}, which took too long`, {
+        hint: "list a directory below it, or raise the time limit: --timeout",
+      });
+    requireAll(scratch.work, cannot);
   });
 }
 
-/** Prints items while they are read: a line each, or as elements of a JSON array. */
+/** Has the rescue left out what it did not find in time? */
+const isCut = (work: Workdir): boolean => readAnswer(work, "cut") !== undefined;
+
+/** Up to the end of a record: the last one is cut off. */
+function wholeLength(path: string, length: number): number {
+  const tail = Buffer.alloc(Math.min(length, MAX_RECORD_BYTES));
+  const fd = openForReading(path);
+  try {
+    readSync(fd, tail, 0, tail.length, length - tail.length);
+  } finally {
+    closeSync(fd);
+  }
+  return length - tail.length + tail.lastIndexOf(0) + 1;
+}
+
+/** Prints items while they are read: a line each, or as elements of a JSON array. @returns how many */
 export function printItems<T>(
   context: Context,
   items: Iterable<T>,
   json: boolean,
   { toLine, toFacts }: { toLine: (item: T) => string; toFacts: (item: T) => unknown },
-): void {
+): number {
   let piece = json ? "[" : "";
   let between = "";
+  let count = 0;
   for (const item of items) {
+    count++;
     piece += json ? `${between}\n${toJson(toFacts(item)).trimEnd()}` : `${toLine(item)}\n`;
     between = ",";
     if (piece.length < PIECE_BYTES) continue;
@@ -104,6 +137,7 @@ export function printItems<T>(
   }
   if (json) piece += between === "" ? "]\n" : "\n]\n";
   if (piece !== "") context.print(piece);
+  return count;
 }
 
 function printVolumes(context: Context, file: string, json: boolean): void {

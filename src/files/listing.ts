@@ -25,7 +25,7 @@ export interface FileEntry {
 
 const CHUNK_BYTES = 1 << 16;
 /** Two paths of PATH_MAX, and the numbers. */
-const MAX_RECORD_BYTES = 3 * 4096;
+export const MAX_RECORD_BYTES = 3 * 4096;
 
 const invalidListing = (): VmError =>
   new VmError("io", "cannot read the listing: the rescue has written something else");

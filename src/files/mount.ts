@@ -1,23 +1,23 @@
-import { closeSync, openSync, realpathSync, statSync } from "node:fs";
+import { closeSync, openSync, realpathSync, statSync, symlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { readTail } from "../lib/read-file.ts";
+import { readTail, realPath } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain, quoteLine } from "../lib/text.ts";
 import { exec, requireProgram, start, type Child } from "../process/exec.ts";
-import { connectBlocking } from "../process/descriptors.ts";
-import { listFuseMounts, unmountFuse } from "../process/mounts.ts";
-import { withSocketAddress } from "../process/unix-socket.ts";
+import { listDeadMounts, listFuseMounts, OWN_SUBTYPE, unmountFuse } from "../process/mounts.ts";
 import { requireFuse } from "../snapshot/remote/mount.ts";
 import { listDirectory } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
+import { MOUNTED } from "../store/temporary.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
 import type { MountRequest } from "./request.ts";
 import { createResult, runFilesJob } from "./run.ts";
+import { filterLinks, relaySftp } from "./sftp-relay.ts";
 import { listingOf, withSnapshot, type SnapshotPlace } from "./snapshot.ts";
 
 const WHAT = "cannot mount files of a snapshot";
@@ -28,15 +28,13 @@ const POLL_MS = 100;
 /** Of what sshfs says. */
 const MESSAGE_BYTES = 4096;
 /** What a guest has made is neither run nor believed here. */
-const OPTIONS = "passive,ro,nosuid,nodev,noexec,subtype=vm";
-/** libfuse's module makes absolute symlinks relative to the mount point; sshfs's `transform_symlinks` needs them below SERVED. */
-const SYMLINKS = "modules=subdir,subdir=/,rellinks";
-/** Allows symlinks with `..`, which an sshfs that has this option refuses to read without it. */
+const OPTIONS = `passive,ro,nosuid,nodev,noexec,subtype=${OWN_SUBTYPE}`;
+/** An sshfs that has this option refuses to read any symlink with `..` without it; the relay looks at each. */
 const ALLOW_DOTS = "no_contain_symlinks";
 
 /**
  * Mounts files of a snapshot, until they are unmounted or the program is interrupted: a rescue serves them by SFTP, and sshfs
- * shows them. The snapshot is being read meanwhile, as `get` does; the VM is not locked.
+ * shows them. No symlink refers to a file outside. The snapshot is being read meanwhile, as `get` does; the VM is not locked.
  */
 export async function mountFiles(context: Context, request: MountRequest): Promise<void> {
   requireProgram("sshfs");
@@ -50,6 +48,7 @@ export async function mountFiles(context: Context, request: MountRequest): Promi
 
 /** @throws 66, 73 unless it is an empty directory on which nothing is mounted */
 function requireMountPoint(path: string): string {
+  removeDeadMount(path);
   const hint = `name an empty directory: mkdir ${shellQuote(path)}`;
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new VmError("noInput", `${WHAT}: no such directory: ${plain(path)}`, { hint });
@@ -59,6 +58,18 @@ function requireMountPoint(path: string): string {
       hint: "name an empty directory",
     });
   return point;
+}
+
+/** What a killed sshfs has left there. */
+function removeDeadMount(path: string): void {
+  const parent = realPath(dirname(path));
+  const [dead] = parent === undefined ? [] : listDeadMounts(join(parent, basename(path)));
+  if (dead === undefined) return;
+  if (!unmountFuse(dead))
+    throw new VmError("cannotCreate", `${WHAT}: ${plain(dead)} has a mount whose sshfs was killed`, {
+      hint: `unmount it: fusermount3 -u -z ${shellQuote(dead)}`,
+    });
+  log.info(`unmounted ${plain(dead)}, where an earlier mount was killed`);
 }
 
 /** Until their end. */
@@ -74,18 +85,21 @@ async function serveFiles(
   const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
   const result = join(dir, "result.raw");
   createResult(result, 1 << 20);
+  symlinkSync(point, join(dir, MOUNTED));
   const mounted = Promise.withResolvers<void>();
   let sshfs: Child | undefined;
   let failure: unknown;
+  const cannot = `cannot mount files of ${snapshot.name}`;
   const job = runFilesJob(context, detached(vm, work), work, {
     operation: "serve",
     paths: [path],
     disks,
     result,
-    cannot: `cannot mount files of ${snapshot.name}`,
+    cannot,
+    stopping: "unmounting",
     listing: listingOf(place),
     onStarted: () =>
-      void startSshfs(dir, point, snapshot.name).then(
+      void startSshfs(dir, point, snapshot.name, path).then(
         (child) => (sshfs = child),
         // The rescue exits without a client.
         (error: unknown) => (failure = error),
@@ -115,32 +129,35 @@ async function serveFiles(
   log.success(
     `${snapshot.name} is mounted read-only on ${plain(point)}; to end it: fusermount3 -u ${shellQuote(point)}`,
   );
-  await ended;
+  await ended.catch((error: unknown) => {
+    throw error instanceof VmError && error.code === "io"
+      ? new VmError("io", `the mount of ${snapshot.name} ended: ${error.message.replace(`${cannot}: `, "")}`)
+      : error;
+  });
   const signal = sshfs && (await sshfs.done).signal;
   if (signal) throw new VmError("io", `the mount of ${snapshot.name} ended: sshfs was killed by ${signal}`);
 }
 
 const LOG = "sshfs.log";
 
-/** Its connection is a socket of qemu; it ends when that is closed, and the other way round. */
-async function startSshfs(dir: string, point: string, name: string): Promise<Child> {
+/** Its connection is relayed to a socket of qemu; it ends when that is closed, and the other way round. */
+async function startSshfs(dir: string, point: string, name: string, path: string): Promise<Child> {
   const help = await exec(["sshfs", "-h"], { anyStatus: true, stdout: "pipe", stderr: "pipe" });
-  const symlinks = help.stdout.includes(ALLOW_DOTS) ? `${SYMLINKS},${ALLOW_DOTS}` : SYMLINKS;
-  const connection = await withSocketAddress(join(dir, WORK.files), async (address) =>
-    connectBlocking(address, 0),
-  );
+  const allow = help.stdout.includes(ALLOW_DOTS) ? `,${ALLOW_DOTS}` : "";
+  // An absolute symlink of a filesystem is looked up in it.
+  const filter = filterLinks(SERVED, path.replace(/^[^/]*:/, ""));
+  const { fd } = await relaySftp(join(dir, WORK.files), filter);
   const output = openSync(join(dir, LOG), "w", 0o600);
   try {
-    const options = `${OPTIONS},${symlinks},fsname=${name}`;
-    return start(["sshfs", "-f", "-o", options, `vm:${SERVED}`, point], {
-      stdin: connection,
-      stdout: connection,
+    return start(["sshfs", "-f", "-o", `${OPTIONS}${allow},fsname=${name}`, `vm:${SERVED}`, point], {
+      stdin: fd,
+      stdout: fd,
       stderr: output,
       whenOrphaned: "TERM",
       keepOnInterrupt: true,
     });
   } finally {
-    closeSync(connection);
+    closeSync(fd);
     closeSync(output);
   }
 }

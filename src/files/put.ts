@@ -23,7 +23,7 @@ import { refuseTemplate } from "../vm/template.ts";
 import { detached, openScratch, overlayDisks } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
-import { createResult, readAnswer, runFilesJob } from "./run.ts";
+import { createResult, readAnswer, runFilesJob, type FilesJob } from "./run.ts";
 import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
@@ -69,63 +69,64 @@ export async function restoreFiles(
     refuseSuspended(work, "restore files");
     await withPlace(context, vm, { name, remote }, async (place) => {
       const { name: found, made } = place.snapshot;
-      if (dryRun) await checkFiles(context, vm, work, place, paths);
-      log.info(
-        `${dryRun ? "would restore" : "restoring"} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`,
-      );
-      for (const path of paths) log.info(`  ${plain(path)}`);
-      if (!dryRun) await replaceFiles(context, vm, work, place, paths);
+      const announce = (verb: string): void => {
+        log.info(`${verb} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`);
+        for (const path of paths) log.info(`  ${plain(path)}`);
+      };
+      if (!dryRun) announce("restoring");
+      await restoreFrom(context, vm, work, place, paths, dryRun);
+      if (dryRun) announce("would restore");
     });
   };
   await withVm(context, "restore files", change, { lenient: true });
 }
 
-/** As `replaceFiles`, without a change: are the files in the snapshot, and can they be replaced in the VM? */
-async function checkFiles(
+/** Has the rescue pack the files of the snapshot, or only find them, and then replace, or check, those of the VM. */
+async function restoreFrom(
   context: Context,
   vm: Vm,
   work: Workdir,
   place: SnapshotPlace,
   paths: readonly string[],
+  dryRun: boolean,
 ): Promise<void> {
   using scratch = openScratch(context, vm);
-  await packFiles(context, vm, place, scratch, paths, "find");
-  using beside = openScratch(context, vm);
-  const cannot = `cannot restore files of ${place.snapshot.name}`;
-  const disks = await overlayDisks(await currentDisks(context, vm, work), beside, cannot);
-  const result = join(beside.dir, "result.raw");
+  const archive = await packFiles(context, vm, place, scratch, paths, dryRun ? "find" : "pack-all");
+  const disks = await currentDisks(context, vm, work);
+  const job = { paths, disks, cannot: `cannot restore files of ${place.snapshot.name}` };
+  if (dryRun) return await checkFiles(context, vm, job);
+  await replaceFiles(context, vm, work, { ...job, result: archive });
+  log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
+}
+
+type PutJob = Pick<FilesJob, "paths" | "disks" | "cannot">;
+
+/** Can they be replaced? On throw-away overlays. */
+async function checkFiles(context: Context, vm: Vm, job: PutJob): Promise<void> {
+  using scratch = openScratch(context, vm);
+  const disks = await overlayDisks(job.disks, scratch, job.cannot);
+  const result = join(scratch.dir, "result.raw");
   createResult(result, 0);
-  const job = { operation: "check", paths, disks, result, cannot } as const;
-  await runFilesJob(context, detached(vm, beside.work), beside.work, job);
+  const check = { ...job, operation: "check", disks, result } as const;
+  await runFilesJob(context, detached(vm, scratch.work), scratch.work, check);
 }
 
 async function replaceFiles(
   context: Context,
   vm: Vm,
   work: Workdir,
-  place: SnapshotPlace,
-  paths: readonly string[],
+  job: PutJob & Pick<FilesJob, "result">,
 ): Promise<void> {
-  using scratch = openScratch(context, vm);
-  const archive = await packFiles(context, vm, place, scratch, paths, "pack-all");
   claimFiles(work, JOB_NAMES, true);
   try {
-    const disks = await currentDisks(context, vm, work);
-    keepFormats(vm, work, disks);
-    await runFilesJob(context, vm, work, {
-      operation: "unpack",
-      paths,
-      disks,
-      result: archive,
-      cannot: `cannot restore files of ${place.snapshot.name}`,
-    });
+    keepFormats(vm, work, job.disks);
+    await runFilesJob(context, vm, work, { ...job, operation: "unpack" });
     const left = readAnswer(work, "left");
     if (left !== undefined)
       log.warn(`cannot remove the old files in the guest: remove them there: ${plain(left)}`);
   } finally {
     remove(join(work.dir, WORK.in));
   }
-  log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
 }
 
 const trimPath = (path: string): string => path.replaceAll(/\/+/g, "/").replace(/\/$/, "");

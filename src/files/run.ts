@@ -39,11 +39,15 @@ export interface FilesJob {
   /** As the guest has them, or `FILESYSTEM:/PATH`. */
   paths: readonly string[];
   oneLevel?: boolean;
+  /** Of `list`: before the time limit it ends with what there is (`readCut`). */
+  partial?: boolean;
   disks: readonly Disk[];
   /** Image of the disk for the archive or the listing; raw. */
   result: string;
   /** Start of the error message: `cannot list S1`. */
   cannot: string;
+  /** What a stop signal does; default: `stopping`. */
+  stopping?: string;
   /** The command line that lists a directory, or without one the filesystems; absent: the working disks. */
   listing?: ((path?: string) => string) | undefined;
   /** Of `pack`: a directory becomes an archive with this name in it, which is as long as the file `archive` says. */
@@ -64,6 +68,9 @@ const LIMIT_SECONDS: Readonly<Record<FilesOperation, number | undefined>> = {
   check: 600,
   unpack: 3600,
 };
+
+/** Of the time limit; the rest is for the mounting before it, and for what is left to write. */
+const LISTING_SHARE = 0.75;
 
 /** Most of the job's log that is kept: the end. */
 const LOG_BYTES = 16 << 10;
@@ -123,6 +130,8 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   replaceVolatile(input("operation"), `${operation}\n`);
   replaceVolatile(input("paths"), paths.map((path) => `${path}\0`).join(""));
   if (job.oneLevel) replaceVolatile(input("one-level"), "");
+  if (job.partial && TIMEOUT !== undefined)
+    replaceVolatile(input("seconds"), `${Math.max(1, Math.floor(TIMEOUT * LISTING_SHARE))}\n`);
   if (job.stream !== undefined) replaceVolatile(input("stream"), `${job.stream}\0`);
   for (const [name, text] of Object.entries(FILES_PROGRAMS))
     writeFileSync(input(name), text, { mode: 0o700, flag: "wx" });
@@ -138,6 +147,7 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
     machine,
     capabilities,
     quiet: true,
+    stopping: job.stopping ?? "stopping",
     cannot: job.cannot,
     onStarted: job.onStarted,
   } as const;

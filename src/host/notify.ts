@@ -28,10 +28,13 @@ export interface MadeSnapshot {
   seconds: number;
   /** `S1: 4.0 GiB in 604 MiB, 7.1 s` */
   summary: string;
+  /** Why it was not pushed to the repository, as it should have been. */
+  notPushed?: unknown;
 }
 
 /**
  * Creates a snapshot with `work`, writes the outcome to the journal, and runs SNAPSHOT_NOTIFY with it, also on failure.
+ * @throws what `work` throws, and why the snapshot was not pushed
  */
 export async function notifying(
   context: Context,
@@ -39,43 +42,65 @@ export async function notifying(
   work: () => Promise<MadeSnapshot>,
 ): Promise<void> {
   const started = performance.now();
+  const seconds = (): string => ((performance.now() - started) / 1000).toFixed(1);
   let made: MadeSnapshot;
   try {
     await runPreHook(context, name);
     made = await work();
   } catch (error) {
-    const status = error instanceof VmError ? error.exitCode : EXIT.internal;
-    record(context, { event: "snapshot failed", how: reasonOf(error), status });
-    await note(context, `failed with status ${status}: ${reasonOf(error)}`, false);
-    const outcome: Outcome = {
-      VM_OUTCOME: "failed",
-      VM_SNAPSHOT: name ?? "",
-      VM_MESSAGE: reasonOf(error),
-      VM_STATUS: String(status),
-      VM_BYTES: "0",
-      VM_SECONDS: ((performance.now() - started) / 1000).toFixed(1),
-    };
-    // If the VM's settings are invalid, the user's own settings still have the program.
-    const vm = await openVm(context).catch(() => undefined);
-    if (vm && isCallers(vm)) await runLateHook(context, vm, "post-backup", outcome);
-    await notify(context, vm, outcome);
-    throw error;
+    record(context, { event: "snapshot failed", ...failureOf(error) });
+    const outcome = { VM_SNAPSHOT: name ?? "", VM_BYTES: "0", VM_SECONDS: seconds() };
+    return await reportFailed(context, error, outcome);
   }
   record(context, { event: "snapshot", snapshot: made.name });
+  const facts = {
+    VM_SNAPSHOT: made.name,
+    VM_BYTES: String(sumFileBytes(join(made.vm.hostdir, HOST.backups, made.name))),
+  };
+  const { notPushed } = made;
+  if (notPushed !== undefined) {
+    record(context, { event: "push failed", snapshot: made.name, ...failureOf(notPushed) });
+    return await reportFailed(context, notPushed, { ...facts, VM_SECONDS: seconds() });
+  }
   await note(context, `snapshot ${made.summary}`, true);
   const outcome: Outcome = {
     VM_OUTCOME: "ok",
-    VM_SNAPSHOT: made.name,
     VM_MESSAGE: "",
     VM_STATUS: "0",
-    VM_BYTES: String(sumFileBytes(join(made.vm.hostdir, HOST.backups, made.name))),
     VM_SECONDS: made.seconds.toFixed(1),
+    ...facts,
   };
   await notify(context, made.vm, outcome);
   await runVmHook(context, made.vm, "post-backup", outcome).catch((error: unknown) => {
     if (error instanceof SignalError) throw error;
     throw new VmError("other", `the snapshot ${made.name} is complete, but ${reasonOf(error)}`);
   });
+}
+
+const failureOf = (error: unknown): { how: string; status: number } => ({
+  how: reasonOf(error),
+  status: error instanceof VmError ? error.exitCode : EXIT.internal,
+});
+
+/** @throws the error itself */
+async function reportFailed(
+  context: Context,
+  error: unknown,
+  facts: Pick<Outcome, "VM_SNAPSHOT" | "VM_BYTES" | "VM_SECONDS">,
+): Promise<never> {
+  const { how, status } = failureOf(error);
+  await note(context, `failed with status ${status}: ${how}`, false);
+  const outcome: Outcome = {
+    VM_OUTCOME: "failed",
+    VM_MESSAGE: how,
+    VM_STATUS: String(status),
+    ...facts,
+  };
+  // If the VM's settings are invalid, the user's own settings still have the program.
+  const vm = await openVm(context).catch(() => undefined);
+  if (vm && isCallers(vm)) await runLateHook(context, vm, "post-backup", outcome);
+  await notify(context, vm, outcome);
+  throw error;
 }
 
 const isCallers = ({ hostdir }: Vm): boolean => foreignDirectory(hostdir) === undefined;

@@ -45,6 +45,8 @@ export interface RescueRun {
   capabilities: Capabilities;
   /** The run is a step of another command: its start is not reported. */
   quiet?: true;
+  /** What a stop signal does, for the message; default: stop the job. */
+  stopping?: string | undefined;
   /** Start of the error message if there is no space for its disks; absent: it is paused until there is. */
   cannot?: string;
   /** Called when the job has started. */

@@ -69,12 +69,13 @@ export async function runRescue(
     // A job does not repair crash-consistent disks: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
     const { status } = told;
-    if (stopped) throw stoppedError(stopped, run.job);
-    if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
+    if (stopped) throw stoppedError(stopped, run);
+    if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run, end, status);
     return status;
   } finally {
     await settled;
-    updateMark(work.dir, { lastRun, job: undefined });
+    const onlyJobs = work.mark.lastRun === undefined || work.mark.onlyJobs;
+    updateMark(work.dir, { lastRun, job: undefined, onlyJobs: onlyJobs || undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
   }
 }
@@ -152,7 +153,7 @@ async function startRescue(
 async function followJob(
   context: Context,
   work: Workdir,
-  { rescue, job, quiet, onStarted }: RescueRun,
+  { rescue, job, quiet, stopping, onStarted }: RescueRun,
   { machine, control: channel, noSpace }: StartedRescue,
   told: ToldStatus,
   write: WriteLog,
@@ -199,7 +200,7 @@ async function followJob(
     kill();
   });
   using _signals = takeSignals((by) => {
-    log.info(stopped ? "killing the rescue" : "stopping the job; repeat to kill the rescue");
+    log.info(stopped ? "killing the rescue" : `${stopping ?? "stopping the job"}; repeat to kill the rescue`);
     stop({ by });
   });
   // Received while the rescue was being started.
@@ -234,8 +235,9 @@ async function followJob(
   }
 }
 
-function stoppedError(stopped: StopReason, job: string): VmError {
-  if ("by" in stopped) return signalError(stopped.by, `the job ${job} was stopped by ${stopped.by}`);
+function stoppedError(stopped: StopReason, { job, quiet }: RescueRun): VmError {
+  if ("by" in stopped)
+    return signalError(stopped.by, `${quiet ? "" : `the job ${job} was `}stopped by ${stopped.by}`);
   if ("noSpace" in stopped) return noSpaceError(stopped.noSpace);
   return new VmError("timeout", stopped.limit, {
     hint: "raise the limit: --timeout for the job, RESCUE_START_TIMEOUT for the start of the rescue",
@@ -243,7 +245,12 @@ function stoppedError(stopped: StopReason, job: string): VmError {
 }
 
 /** There is no status, or the job's writes may not have reached the disks. */
-function rescueExitError(work: Workdir, job: string, end: QemuEnd, status: number | undefined): VmError {
+function rescueExitError(
+  work: Workdir,
+  { job, quiet, cannot }: RescueRun,
+  end: QemuEnd,
+  status: number | undefined,
+): VmError {
   const { shutdown, signal } = end;
   const how = shutdown
     ? `qemu exited: ${shutdown.reason}`
@@ -252,7 +259,7 @@ function rescueExitError(work: Workdir, job: string, end: QemuEnd, status: numbe
       : "qemu exited without a shutdown event";
   const what =
     status === undefined
-      ? `the rescue exited without a status of the job ${job}`
+      ? `${quiet && cannot !== undefined ? `${cannot}: ` : ""}the rescue exited without a status${quiet ? "" : ` of the job ${job}`}`
       : `the job ${job} succeeded, but the rescue did not shut down`;
   const logFile = join(work.dir, WORK.rescueConsoleLog);
   const lines = (readTail(logFile, CONSOLE_BYTES) ?? "")

@@ -20,6 +20,7 @@ export function recordStart(
   const { settings, additions } = context.options;
   updateMark(work.dir, {
     lastRun: "unknown",
+    onlyJobs: undefined,
     ...(tpm && { tpm: true }),
     run: {
       started: new Date().toISOString(),
@@ -37,4 +38,4 @@ export function recordStart(
 
 /** Restores the previous record: no guest has run. */
 export const withdrawStart = ({ dir, mark }: Workdir): void =>
-  updateMark(dir, { lastRun: mark.lastRun, run: mark.run, tpm: mark.tpm });
+  updateMark(dir, { lastRun: mark.lastRun, onlyJobs: mark.onlyJobs, run: mark.run, tpm: mark.tpm });

@@ -2,10 +2,21 @@ import { badOption } from "../config/complaint.ts";
 import { parseSetting } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import type { Context } from "../vm/context.ts";
+import type { Context, ProcessFacts } from "../vm/context.ts";
 
 /** [compat] Commands that a `--timeout` before the first command of a batch is for: it was, before `run` had one. */
 const LIMITED_BEFORE = ["job", "exec"];
+
+/** Commands that it is for first, where it is not for `run`. */
+const LIMITED_FIRST = [...LIMITED_BEFORE, "run"];
+
+/** A typed `--timeout` for a command that has an option of that name itself, unless it is for another one of the line. */
+export function findTypedLimit({ options, batch = [] }: ProcessFacts): string | undefined {
+  const limit = options.settings.TIMEOUT;
+  return batch.some((name) => LIMITED_FIRST.includes(name)) || limit === undefined || limit === ""
+    ? undefined
+    : String(limit);
+}
 
 /**
  * The time limit of `run`: its own option, or a typed `--timeout` that is for no other command of the line. That of a

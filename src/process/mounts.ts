@@ -15,20 +15,47 @@ const unescapePath = (text: string): string =>
     "latin1",
   ).toString();
 
-/** Pure: mount points of FUSE filesystems at or below a directory, deepest first, from mountinfo (proc(5)). */
-export function parseFuseMounts(mountinfo: string, directory: string): string[] {
+/** libfuse's `subtype` of what `snapshots mount` mounts. */
+export const OWN_SUBTYPE = "vm";
+
+/** Pure: mount points of filesystems of a type, deepest first, from mountinfo (proc(5)). */
+function parseMounts(mountinfo: string, type: RegExp): string[] {
   const points = mountinfo.split("\n").flatMap((line) => {
     const [fields = "", rest = ""] = line.split(" - ");
-    if (!/^fuse(\.|blk| )/.test(rest)) return [];
-    const point = unescapePath(fields.split(" ")[4] ?? "");
-    return point === directory || point.startsWith(`${directory}/`) ? [point] : [];
+    return type.test(rest) ? [unescapePath(fields.split(" ")[4] ?? "")] : [];
   });
   return points.toSorted((one, other) => other.length - one.length);
 }
 
+/** Pure: mount points of FUSE filesystems at or below a directory, deepest first. */
+export const parseFuseMounts = (mountinfo: string, directory: string): string[] =>
+  parseMounts(mountinfo, /^fuse(\.|blk| )/).filter(
+    (point) => point === directory || point.startsWith(`${directory}/`),
+  );
+
+const readMounts = (): string => readFileSync("/proc/self/mountinfo", "utf8");
+
 /** @param directory absolute, symlinks resolved */
-export const listFuseMounts = (directory: string): string[] =>
-  parseFuseMounts(readFileSync("/proc/self/mountinfo", "utf8"), directory);
+export const listFuseMounts = (directory: string): string[] => parseFuseMounts(readMounts(), directory);
+
+/** How long a filesystem may take to answer. */
+const ANSWER_MS = 2000;
+
+/**
+ * Mount points of `snapshots mount` whose sshfs was killed: nothing answers there until they are unmounted.
+ * @param wanted only this one
+ */
+export const listDeadMounts = (wanted?: string): string[] =>
+  parseMounts(readMounts(), new RegExp(`^fuse\\.${OWN_SUBTYPE} `)).filter(
+    (point) => (wanted === undefined || point === wanted) && isDead(point),
+  );
+
+/** Another process asks: one that hangs, or another user's, counts as alive. */
+function isDead(point: string): boolean {
+  const env = { ...process.env, LC_ALL: "C" };
+  const { stderr } = Bun.spawnSync(["stat", "--", point], { stdout: "ignore", env, timeout: ANSWER_MS });
+  return stderr.includes("Transport endpoint is not connected");
+}
 
 /**
  * Unmounts a FUSE filesystem, even one in use or without its server: what is open stays so (fusermount3(1), -z).

@@ -1,7 +1,7 @@
 /** Unix sockets with paths of any length: an address holds 107 bytes (unix(7)). */
 import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { join } from "node:path";
-import type { Socket, SocketHandler } from "bun";
+import type { Socket, SocketHandler, UnixSocketOptions } from "bun";
 import { hasErrno } from "../lib/errors.ts";
 import { within } from "../lib/within.ts";
 import { isUnixSocketAlive } from "./libc.ts";
@@ -68,6 +68,10 @@ export function connectUnix(
     }
   });
 }
+
+/** Takes over a connected socket; its types do not say that Bun can. */
+export const adoptSocket = (fd: number, socket: SocketHandler<undefined>): Promise<Socket> =>
+  Bun.connect<undefined>({ fd, socket } as unknown as UnixSocketOptions<undefined>);
 
 /**
  * Does a process listen on this socket? True as well if it already serves another client: the connection is queued. Once

@@ -102,10 +102,14 @@ export class GuestAgent implements Disposable {
   #closed = false;
   #lock: number | undefined;
 
+  private constructor(private readonly maxLineBytes: number) {}
+
   /**
    * Takes the lock, connects, and discards replies to earlier clients.
    * @param timeoutMs time limit for the reply to the sync
    * @param over closes the connection, also while waiting
+   * @param queueMs time limit for the lock
+   * @param maxLineBytes of a reply
    * @throws AgentTimeout without a reply, AgentBusy if another process holds the lock
    */
   static async connect(
@@ -113,8 +117,9 @@ export class GuestAgent implements Disposable {
     timeoutMs: number,
     over?: AbortSignal,
     queueMs = QUEUE_MS,
+    maxLineBytes = MAX_LINE_BYTES,
   ): Promise<GuestAgent> {
-    const agent = new GuestAgent();
+    const agent = new GuestAgent(maxLineBytes);
     over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
     try {
       agent.#lock = await lockAgent(path, queueMs, over);
@@ -219,7 +224,7 @@ export class GuestAgent implements Disposable {
     }
     if (rest.length === 0) return;
     this.#length += rest.length;
-    if (this.#length > MAX_LINE_BYTES) return this.#refuse();
+    if (this.#length > this.maxLineBytes) return this.#refuse();
     // Bun reuses its buffer.
     this.#pieces.push(rest.slice());
   }
@@ -237,7 +242,7 @@ export class GuestAgent implements Disposable {
 
   #refuse(): void {
     this.#pieces = [];
-    this.#end(new LineTooLong("the guest agent", MAX_LINE_BYTES));
+    this.#end(new LineTooLong("the guest agent", this.maxLineBytes));
     this.#socket?.terminate();
   }
 

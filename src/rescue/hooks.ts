@@ -1,15 +1,16 @@
 import { basename } from "node:path";
 import { bashEnvironment, buildBashArgv, FATAL, type BashVariables } from "../config/bash.ts";
 import { VmError } from "../lib/errors.ts";
-import { requireProgram, start } from "../process/exec.ts";
+import { listDescendants, signalProcess } from "../process/descendants.ts";
+import { requireProgram, start, type Child } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
 
 /** How a hook runs. */
 export interface HookOptions {
-  /** Killed after this time. */
-  limitMs?: number;
+  /** It is ended after this time, with what it has started. */
+  limitSeconds?: number;
   /** Also while this program ends after a stop signal. */
   keepOnInterrupt?: boolean;
   /** Additional environment. */
@@ -19,19 +20,25 @@ export interface HookOptions {
 /** [compat] Hooks are sourced, with variables and the function `fatal`. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"\n. "$1"\n`;
 
+/** Between SIGTERM and SIGKILL. */
+const GRACE_MS = 5000;
+/** There is no event for the end of a process that is not a child. */
+const POLL_MS = 20;
+
 /**
  * Runs a hook on the host, such as a job's `.pre` or `.post`, in a separate shell. [compat] Its stdout is this program's stdout.
  * @param userShell what `vm.conf` sets besides settings
- * @throws 1 if it fails
+ * @throws 1 if it fails, or does not end in time
  */
 export async function runHook(
   path: string,
   hostdir: string,
   variables: BashVariables,
   userShell: string,
-  { limitMs, keepOnInterrupt = false, env }: HookOptions = {},
+  { limitSeconds, keepOnInterrupt = false, env }: HookOptions = {},
 ): Promise<void> {
   requireProgram("bash");
+  const ownSession = !isTerminal(STDIN);
   const child = start(buildBashArgv(variables, SCRIPT, [path]), {
     cwd: hostdir,
     stdin: 0,
@@ -39,14 +46,33 @@ export async function runHook(
     stderr: 2,
     runAs: "user",
     env: { ...bashEnvironment(variables, userShell), ...env },
-    ownSession: !isTerminal(STDIN),
+    ownSession,
     keepOnInterrupt,
   });
-  const timer = limitMs === undefined ? undefined : setTimeout(() => child.kill("SIGKILL"), limitMs);
+  const failed = (how: string): VmError =>
+    new VmError("other", `the hook ${basename(path)} ${how}`, { hint: path });
+  let late: Promise<void> | undefined;
+  const timer =
+    limitSeconds === undefined
+      ? undefined
+      : setTimeout(() => (late = endAll(child, ownSession)), limitSeconds * 1000);
   const { status, signal } = await child.done;
   clearTimeout(timer);
   if (!keepOnInterrupt) throwIfInterrupted();
+  if (late) {
+    await late;
+    throw failed(`did not end within ${limitSeconds} s, and was killed`);
+  }
   if (status === 0) return;
-  const how = signal ? `was killed by ${signal}` : `ended with status ${status}`;
-  throw new VmError("other", `the hook ${basename(path)} ${how}`, { hint: path });
+  throw failed(signal ? `was killed by ${signal}` : `ended with status ${status}`);
+}
+
+/** SIGTERM for a hook and all that it has started, then SIGKILL for what is left. */
+async function endAll({ pid }: Child, ownSession: boolean): Promise<void> {
+  // bash exits at once; the program that it waited for is then a child of init.
+  const all = ownSession ? [-pid] : [pid, ...listDescendants(pid)];
+  for (const one of all) signalProcess(one, "SIGTERM");
+  const deadline = performance.now() + GRACE_MS;
+  while (all.some((one) => signalProcess(one, 0)) && performance.now() < deadline) await Bun.sleep(POLL_MS);
+  for (const one of all) signalProcess(one, "SIGKILL");
 }

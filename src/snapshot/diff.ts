@@ -9,14 +9,14 @@ import type { ByteRange } from "../qemu/zero-image.ts";
 import { requireSpace } from "../store/files.ts";
 import { unpackFiles } from "../store/gz.ts";
 import { HOST, isDiskName } from "../store/layout.ts";
-import { stageWork } from "../store/stage.ts";
+import { makeTemporary } from "../store/temporary.ts";
 import type { Context } from "../vm/context.ts";
-import { withVmToRead } from "../vm/open.ts";
+import { withSnapshotsToRead } from "../vm/open-snapshots.ts";
 import { listStored } from "./restore.ts";
 import { listImages } from "./restore-images.ts";
 import { findSnapshotImage } from "../store/snapshot-images.ts";
 import { compareDisks, type DiskImage } from "./compare-disks.ts";
-import { findSnapshot, type Snapshot } from "../store/snapshots.ts";
+import type { Snapshot } from "../store/snapshots.ts";
 
 /** Differences of one disk, as `--json` prints them. */
 interface DiskChanges {
@@ -41,24 +41,18 @@ export async function diffSnapshots(
   to: string,
   json: boolean,
 ): Promise<void> {
-  await withVmToRead(context, "compare snapshots", async (vm) => {
-    const a = findSnapshot(vm.hostdir, from);
-    const b = findSnapshot(vm.hostdir, to);
-    const stage = stageWork(vm.hostdir, context, { state: "none" });
-    try {
-      const before = await openDisks(vm.hostdir, a, stage.dir, "a");
-      const after = await openDisks(vm.hostdir, b, stage.dir, "b");
-      const names = [...new Set([...before.keys(), ...after.keys()])].toSorted();
-      const disks: DiskChanges[] = [];
-      for (const name of names)
-        disks.push(
-          await compare(name, before.get(name), after.get(name), join(stage.dir, `${name}.changes`)),
-        );
-      const result = { from: a.name, to: b.name, disks };
-      context.print(json ? toJson(result) : formatChanges(disks));
-    } finally {
-      stage.abort();
-    }
+  await withSnapshotsToRead(context, [from, to], "compare snapshots", async (hostdir, [a, b]) => {
+    using scratch = makeTemporary(hostdir, context.tmpdir);
+    const before = await openDisks(hostdir, a!, scratch.dir, "a");
+    const after = await openDisks(hostdir, b!, scratch.dir, "b");
+    const names = [...new Set([...before.keys(), ...after.keys()])].toSorted();
+    const disks: DiskChanges[] = [];
+    for (const name of names)
+      disks.push(
+        await compare(name, before.get(name), after.get(name), join(scratch.dir, `${name}.changes`)),
+      );
+    const result = { from: a!.name, to: b!.name, disks };
+    context.print(json ? toJson(result) : formatChanges(disks));
   });
 }
 

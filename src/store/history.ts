@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { reasonOf } from "../lib/errors.ts";
-import { fileKindOf, readTail } from "../lib/read-file.ts";
+import { fileKindOf, openForReading } from "../lib/read-file.ts";
 
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
@@ -26,6 +26,7 @@ export const VM_EVENTS = {
   ended: "the run ended; how; end: one of the words of lastRun in status --json",
   snapshot: "a snapshot was made; snapshot: its name",
   "snapshot failed": "a backup failed; how, status: its exit status",
+  "push failed": "the snapshot was made, but not pushed to the repository; snapshot: its name; how, status",
   restored: "a snapshot was restored; snapshot: its name",
   job: "a job ended; job: its name; status: its exit status",
 } as const;
@@ -120,17 +121,61 @@ const boundText = (_key: string, value: unknown): unknown =>
   typeof value === "string" ? value.slice(0, MAX_TEXT) : value;
 
 /** The recorded events, oldest first; lines that are none are ignored. */
-export function readHistory(place: HistoryPlace): VmEvent[] {
-  const path = historyPath(place);
-  return [olderPath(path), path].flatMap((file) => parseHistory(readHistoryFile(file)));
+export class HistoryReader {
+  readonly #path: string;
+  /** The file that was read last, and how far: to the end of a line. */
+  #at: { inode: number; offset: number } | undefined;
+
+  constructor(place: HistoryPlace) {
+    this.#path = historyPath(place);
+  }
+
+  /** Those that were not read before. */
+  read(): VmEvent[] {
+    // In this order: one that is full becomes the one before it.
+    const fds = [this.#path, olderPath(this.#path)].map(openPlain);
+    const [current, older] = fds;
+    try {
+      const inode = current === undefined ? undefined : fstatSync(current).ino;
+      const rest = older === undefined ? [] : this.#readRest(older, inode);
+      return current === undefined ? rest : [...rest, ...this.#readNew(current)];
+    } finally {
+      for (const fd of fds) if (fd !== undefined) closeSync(fd);
+    }
+  }
+
+  /** Of the file before: everything at first, later what was not read while it was the last one. */
+  #readRest(fd: number, current: number | undefined): VmEvent[] {
+    const { ino } = fstatSync(fd);
+    const isUnread = this.#at === undefined || this.#at.inode === ino;
+    return isUnread && ino !== current ? readLines(fd, this.#at?.offset).events : [];
+  }
+
+  #readNew(fd: number): VmEvent[] {
+    const inode = fstatSync(fd).ino;
+    const { events, offset } = readLines(fd, this.#at?.inode === inode ? this.#at.offset : undefined);
+    this.#at = { inode, offset };
+    return events;
+  }
+}
+
+/** Reads whole lines, at most so much from the end. @returns also where the next line begins */
+function readLines(fd: number, offset = 0): { events: VmEvent[]; offset: number } {
+  const { size } = fstatSync(fd);
+  // A smaller one is a new one.
+  const from = Math.max(offset <= size ? offset : 0, size - 2 * MAX_BYTES);
+  const bytes = Buffer.alloc(size - from);
+  const length = readSync(fd, bytes, 0, bytes.length, from);
+  const whole = bytes.subarray(0, length).lastIndexOf("\n") + 1;
+  return { events: parseHistory(bytes.toString("utf8", 0, whole)), offset: from + whole };
 }
 
 /** A link or a pipe is no history. */
-function readHistoryFile(path: string): string {
+function openPlain(path: string): number | undefined {
   try {
-    return readTail(path, 2 * MAX_BYTES) ?? "";
+    return openForReading(path);
   } catch {
-    return "";
+    return undefined;
   }
 }
 

@@ -126,6 +126,8 @@ export interface Mark {
   created: string;
   /** Exit reason of the last run; absent before the first run. */
   lastRun?: RunEnd | undefined;
+  /** Only jobs have used the disks since they were created: no guest has run. */
+  onlyJobs?: true | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
   /** Pid of the program that runs a job, which has the VM's lock: no qemu may use the disks yet. */

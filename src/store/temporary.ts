@@ -2,7 +2,7 @@
  * Temporary directories in TMPDIR of commands that run on without the VM's lock. Each is locked with flock(2) while its
  * command runs; the next command that changes the VM removes what a killed one has left, mounts included.
  */
-import { closeSync, constants, mkdirSync, openSync, realpathSync, symlinkSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, readlinkSync, realpathSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../lib/errors.ts";
 import { randomBytes } from "../lib/crypto.ts";
@@ -11,6 +11,9 @@ import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { removeQuietly } from "./files.ts";
 import { WORK } from "./layout.ts";
 import { TEMPORARY, workPrefix } from "./working-files.ts";
+
+/** In one of these: a symlink to where `snapshots mount` mounts. */
+export const MOUNTED = "mounted";
 
 export interface Temporary extends Disposable {
   /** Absolute, symlinks resolved; mode 0700. */
@@ -64,7 +67,9 @@ export function removeLeftTemporary(path: string): void {
 
 /** Its mounts first: through one that is left, `remove` would read another filesystem. */
 function removeTree(dir: string): void {
-  const { listFuseMounts, unmountFuse } =
+  const { listDeadMounts, listFuseMounts, unmountFuse } =
     require("../process/mounts.ts") as typeof import("../process/mounts.ts");
+  const mounted = join(dir, MOUNTED);
+  if (lstatOf(mounted)?.isSymbolicLink()) listDeadMounts(readlinkSync(mounted)).forEach(unmountFuse);
   if (listFuseMounts(dir).every(unmountFuse)) removeQuietly(dir);
 }

@@ -17,6 +17,12 @@ export function findVms(context: ProcessFacts, profiles: string): string[] {
   return [...new Set([...below, ...elsewhere])].filter(isVm).toSorted();
 }
 
+/** A VM as `list` names it: those directly below PROFILES by their names, others by their directories. */
+export function shortenDirectories(profiles: string): (directory: string) => string {
+  const home = realPath(profiles);
+  return (directory) => (dirname(directory) === home ? basename(directory) : directory);
+}
+
 function isVm(directory: string): boolean {
   try {
     if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;

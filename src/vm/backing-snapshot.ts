@@ -36,7 +36,7 @@ export function requireSameSnapshot(
   );
 }
 
-const HINT_RESTORE = "restore another snapshot, or put the original one back";
+export const HINT_RESTORE = "restore another snapshot, or put the original one back";
 
 /**
  * Verifies the checksums of snapshots that are backing files of working disks, before their data is copied.

@@ -6,24 +6,58 @@ import type { ReadImage } from "../machine/types.ts";
 import type { CloneRecord } from "../store/mark-types.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import { findSnapshotImage } from "../store/snapshot-images.ts";
+import { findMismatch } from "../store/snapshot-parent.ts";
+import { findSnapshot } from "../store/snapshots.ts";
 import type { Workdir } from "../store/workdir.ts";
-import { requireSameSnapshot } from "./backing-snapshot.ts";
+import { HINT_RESTORE, requireSameSnapshot } from "./backing-snapshot.ts";
+import type { ProcessFacts } from "./context.ts";
+
+/** The base of a linked clone, as the next command that changes the VM will find it. */
+export interface FoundBase {
+  /** HOSTDIR of the VM with the snapshot. */
+  directory: string;
+  /** The recorded one, if that VM was moved since. */
+  movedFrom?: string;
+  /** Why the clone cannot be run. */
+  problem?: VmError;
+}
+
+/** Finds it without changing anything; undefined for a VM that is no linked clone. */
+export function findBase({ cacheDirectory }: ProcessFacts, work: Workdir): FoundBase | undefined {
+  const { clone } = work.mark;
+  if (!clone?.base) return undefined;
+  const { findMovedSource } = require("./moved-source.ts") as typeof import("./moved-source.ts");
+  const moved = findMovedSource(hostdirOf(work), clone, cacheDirectory);
+  // It was the right snapshot: else it would not have been found.
+  if (moved !== undefined) return { directory: moved, movedFrom: clone.directory };
+  const { directory } = clone;
+  const problem = findMissingBase(work) ?? findOtherBase(clone);
+  return { directory, ...(problem && { problem }) };
+}
 
 /** Why a linked clone has no base; undefined if it has, or is none. */
-export function findMissingBase({ dir, mark: { clone } }: Workdir): VmError | undefined {
+function findMissingBase({ mark: { clone } }: Workdir): VmError | undefined {
   if (!clone?.base) return undefined;
   const place = join(clone.directory, HOST.backups, clone.base.name);
   if (lstatOf(place)) return undefined;
-  const { findMovedSource } = require("./moved-source.ts") as typeof import("./moved-source.ts");
-  const moved = findMovedSource(realPath(join(dir, WORK.hostLink)) ?? dir, clone);
-  if (moved !== undefined)
-    return new VmError("noInput", `${describeMissing(clone, place)}; it is in ${moved} now`, {
-      hint: `have its clones find it there: ${commandLineFor(moved, "rename", moved)}`,
-    });
   return new VmError("noInput", describeMissing(clone, place), {
     hint: `move it back; or have its clones find it in its new directory: ${commandLineFor("NEWDIR", "rename", "NEWDIR")}; or restore a snapshot of this VM, which does not need it`,
   });
 }
+
+/** Another VM at the place of the one that it was cloned from may have a snapshot of that name. */
+function findOtherBase({ directory, base }: CloneRecord): VmError | undefined {
+  const { name } = base!;
+  const mismatch = findMismatch(base!, findSnapshot(directory, name));
+  if (mismatch === undefined) return undefined;
+  return new VmError(
+    "io",
+    `this linked clone needs the snapshot ${name} of the VM in ${directory}, which ${mismatch}`,
+    { hint: HINT_RESTORE },
+  );
+}
+
+const hostdirOf = ({ dir }: Workdir): string => realPath(join(dir, WORK.hostLink)) ?? dir;
 
 const describeMissing = ({ directory, uuid, base }: CloneRecord, place: string): string =>
   lstatOf(directory)

@@ -60,6 +60,8 @@ export interface Context extends ProcessFacts {
    * @throws 64 for an invalid one
    */
   checkLine(words: readonly string[]): Promise<void>;
+  /** Is a label the name of a command? `@stop` is the command. */
+  isCommand(label: string): boolean;
   /** Source of the manual page, generated from tables of `cli`. */
   manual(): Promise<string>;
   /**

@@ -1,4 +1,4 @@
-import { basename, dirname } from "node:path";
+import { dirname } from "node:path";
 import { toJsonLine } from "../lib/json.ts";
 import { log } from "../lib/log.ts";
 import { plain, printable } from "../lib/text.ts";
@@ -6,7 +6,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { findHistoryProblem, historyPath, readHistory, type VmEvent } from "../store/history.ts";
+import { findHistoryProblem, HistoryReader, historyPath, type VmEvent } from "../store/history.ts";
 import { isLocked } from "../store/lock.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
 import { requireVm } from "../store/no-vm.ts";
@@ -15,7 +15,7 @@ import type { Context } from "./context.ts";
 import { describeEnded, inferEnd } from "./exit-reason.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { findRunning } from "./in-use.ts";
-import { findVms } from "./all.ts";
+import { findVms, shortenDirectories } from "./all.ts";
 import { listRunEvents } from "./run-events.ts";
 
 /** Arguments of `events`. */
@@ -45,13 +45,14 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
   const { PROFILES } = (await openUser(context)).settings;
   const directories = (): string[] => (all ? findVms(context, PROFILES) : [findHostdir(context)]);
   if (!all) requireVm(findHostdir(context));
-  const nameOf = (vm: string): string => (dirname(vm) === PROFILES ? basename(vm) : vm);
+  const nameOf = shortenDirectories(PROFILES);
   const format = (event: VmEvent): string =>
     json ? toJsonLine(event) : `${formatEvent(event, all ? nameOf(event.vm) : undefined)}\n`;
   const problem = findHistoryProblem(context);
   if (problem !== undefined) log.warn(`events are not recorded: ${problem}`);
   const ends = new MissedEnds();
-  const first = await collectEvents(context, all, findRuns(directories()), ends);
+  const history = new HistoryReader(context);
+  const first = await collectEvents(history, all, findRuns(directories()), ends);
   const shown = lines === undefined ? first : first.slice(Math.max(0, first.length - lines));
   if (!follow) return context.print(shown.map(format).join(""));
   const news = new News(first);
@@ -71,7 +72,7 @@ export async function showEvents(context: Context, request: EventsRequest): Prom
       for (const { work } of now.runs)
         if (!watched.has(work.dir))
           watched.set(work.dir, watchDirectory(work.dir, { everyMs: POLL_MS }, onChange));
-      const found = news.take(await collectEvents(context, all, now, ends));
+      const found = news.take(await collectEvents(history, all, now, ends));
       if (!(await writeOutput(printable(found.map(format).join(""))))) return;
     }
   } finally {
@@ -99,8 +100,9 @@ const findRuns = (directories: readonly string[]): Runs => ({
   }),
 });
 
+/** What was recorded since the last time, and what the logs of runs have. */
 async function collectEvents(
-  context: Context,
+  history: HistoryReader,
   all: boolean,
   { directories, runs }: Runs,
   ends: MissedEnds,
@@ -109,7 +111,7 @@ async function collectEvents(
     ...listRunEvents(hostdir, work.dir),
     ...(await ends.describe(hostdir, work)),
   ]);
-  const past = readHistory(context).filter(({ vm }) => all || directories.includes(vm));
+  const past = history.read().filter(({ vm }) => all || directories.includes(vm));
   const events = [...past, ...(await Promise.all(present)).flat()];
   return events.toSorted((a, b) => Date.parse(a.at) - Date.parse(b.at));
 }

@@ -20,8 +20,8 @@ export const VM_HOOKS = {
 } as const;
 export type VmHook = keyof typeof VM_HOOKS;
 
-/** Of a hook that must not delay the command for ever. */
-const LIMIT_MS = 60_000;
+/** Time limits, unless HOOK_TIMEOUT is set. A backup's hook may have a database to dump. */
+const LIMIT_SECONDS = { backup: 600, run: 60 } as const;
 
 /** In the environment of a hook, and of what it runs. */
 const WITHIN = "VM_HOOK";
@@ -49,7 +49,7 @@ export function findVmHook(
 /**
  * Runs a hook, if there is one, in HOSTDIR.
  * @param facts its variables, besides the settings
- * @throws 1 if it fails, 78 if another user can write to it
+ * @throws 1 if it fails or does not end in time, 78 if another user can write to it
  */
 export async function runVmHook(
   context: Context,
@@ -73,10 +73,15 @@ export async function runVmHook(
     ...NO_FACTS,
     ...facts,
   };
-  await runHook(path, hostdir, variables, vm.userShell, { ...options, env: { [WITHIN]: hook } });
+  const limitSeconds = settings.HOOK_TIMEOUT ?? LIMIT_SECONDS[hook.endsWith("-backup") ? "backup" : "run"];
+  await runHook(path, hostdir, variables, vm.userShell, {
+    ...options,
+    limitSeconds,
+    env: { [WITHIN]: hook },
+  });
 }
 
-/** The same of one whose failure is only a warning. It has a minute. */
+/** The same of one whose failure is only a warning. */
 export async function runLateHook(
   context: Context,
   vm: Vm,
@@ -84,7 +89,7 @@ export async function runLateHook(
   facts: Record<string, string> = {},
 ): Promise<void> {
   try {
-    await runVmHook(context, vm, hook, facts, { limitMs: LIMIT_MS, keepOnInterrupt: true });
+    await runVmHook(context, vm, hook, facts, { keepOnInterrupt: true });
   } catch (error) {
     log.warn(reasonOf(error));
   }

@@ -1,13 +1,13 @@
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { matchesPattern, plain } from "../lib/text.ts";
-import { lstatOf, realPath } from "../lib/read-file.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { HOST, READY } from "../store/layout.ts";
-import { findVms } from "./all.ts";
+import { findVms, shortenDirectories } from "./all.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
@@ -24,6 +24,7 @@ export async function showStatus(context: Context, json: boolean): Promise<void>
     throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
   if (status.autostart?.unit) await addUnitState(status, status.autostart);
   context.print(json ? toJson(status) : formatStatus(status));
+  if (status.labels?.some(context.isCommand)) await warnOfLabels(context, [status]);
   if (exitCode !== EXIT.ok) throw new StatusError(status.error!, exitCode);
 }
 
@@ -96,8 +97,7 @@ export async function listVms(
     const place = shellQuote(join(PROFILES, "NAME"));
     log.info(`no VMs yet; create one: mkdir -p ${place} && cd ${place} && ${commandLine("create", "NAME")}`);
   }
-  const nameOf = (directory: string): string =>
-    dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
+  const nameOf = shortenDirectories(PROFILES);
   const { selection, json, names } = how;
   const isWhole = Object.values(selection).every((words) => words.length === 0);
   if (names && isWhole) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
@@ -106,4 +106,8 @@ export async function listVms(
   if (shown.length === 0 && directories.length > 0) log.info(`no VM matches ${describeSelection(selection)}`);
   if (names) return context.print(shown.map(({ directory }) => `${plain(nameOf(directory))}\n`).join(""));
   context.print(json ? toJson(shown) : formatList(shown, nameOf));
+  if (all.some((status) => status.labels?.some(context.isCommand))) await warnOfLabels(context, all);
 }
+
+const warnOfLabels = async (context: Context, vms: readonly Status[]): Promise<void> =>
+  (await import("./command-labels.ts")).warnOfCommandLabels(context, vms);

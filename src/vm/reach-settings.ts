@@ -248,6 +248,7 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   SPICE_TICKETING: HARMLESS,
   SPICE_TLS_DIR: reachedPath("file", "SPICE_TLS_DIR"),
   STOP_TIMEOUT: HARMLESS,
+  HOOK_TIMEOUT: HARMLESS,
   RESCUE: HARMLESS,
   RESCUE_ISO: reachedPath("cd", "RESCUE_ISO"),
   RESCUE_SOCKETS: HARMLESS,

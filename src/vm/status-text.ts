@@ -218,8 +218,11 @@ function formatAutostart({
 }
 
 /** `/srv/base, snapshot S1, linked` */
-const formatOrigin = ({ directory, snapshot, linked }: NonNullable<Status["clonedFrom"]>): string =>
-  [directory, snapshot !== null && `snapshot ${snapshot}`, linked && "linked"].filter(Boolean).join(", ");
+function formatOrigin({ directory, snapshot, linked, movedFrom }: NonNullable<Status["clonedFrom"]>): string {
+  const facts = [directory, snapshot !== null && `snapshot ${snapshot}`, linked && "linked"];
+  const moved = movedFrom && `; moved from ${movedFrom}: 'run' updates the disks' backing files`;
+  return `${facts.filter(Boolean).join(", ")}${moved ?? ""}`;
+}
 
 const formatTime = (iso: string): string => formatLocalTime(localTime(new Date(iso)));
 

@@ -93,8 +93,17 @@ export interface Status {
   sameAs?: string;
   /** Setting TEMPLATE: the VM can only be cloned. */
   template?: boolean;
-  /** The VM that it was cloned from, unless the working files have been replaced since. */
-  clonedFrom?: { directory: string; uuid: string | null; snapshot: string | null; linked: boolean };
+  /**
+   * The VM that it was cloned from, unless the working files have been replaced since. `movedFrom`, of a linked clone: its
+   * recorded directory, which the next command that changes the clone replaces.
+   */
+  clonedFrom?: {
+    directory: string;
+    uuid: string | null;
+    snapshot: string | null;
+    linked: boolean;
+    movedFrom?: string;
+  };
   /** Linked clones of its snapshots; `missing`: not found in its directory. */
   clones?: { directory: string; uuid: string; snapshot: string; missing: boolean }[];
   /** The guest.env that is read. */

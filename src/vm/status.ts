@@ -16,6 +16,7 @@ import { fileError } from "../store/files.ts";
 import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
+import type { FoundBase } from "./clone-base.ts";
 import type { Context } from "./context.ts";
 import { findQemus, isAnyDiskInUse } from "./in-use.ts";
 import { ownDisks } from "../store/own-disks.ts";
@@ -79,6 +80,8 @@ async function readStatus(context: Context, hostdir: string): Promise<Status> {
 /** @param stored with the settings of files, whose origins decide on `reaches` */
 async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, stored = vm): Promise<Status> {
   const { settings, hostdir, work } = vm;
+  const linked = work.state === "present" && work.mark.clone?.base !== undefined;
+  const base = linked ? (await import("./clone-base.ts")).findBase(context, work) : undefined;
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
@@ -92,7 +95,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     template: settings.TEMPLATE,
     ...(settings.UEFI && work.state === "present" && (await describeKeys(settings, work))),
     ...describeSnapshots(hostdir),
-    ...(await describeClones(hostdir, work)),
+    ...(await describeClones(hostdir, work, base)),
     autostart: await describeAutostart(context, hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
@@ -151,11 +154,11 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     const ended = await findLastEnd(work);
     const rest = { ...common, forwards: settings.FORWARDS, lastEnd: ended };
     const named = settings.IMAGES.map(({ path }) => path).filter(isDiskName);
-    const damage = (await findBaseProblem(work)) ?? findWorkingDiskDamage(work, named);
-    if (damage !== undefined) return { ...rest, state: "broken", error: damage };
+    const damage = base?.problem?.message ?? findWorkingDiskDamage(work, named);
+    if (damage !== undefined) return { ...rest, state: "broken", error: damage, ...hintOf(base?.problem) };
     const suspended = await describeSuspended(work);
     if (suspended) return { ...rest, ...suspended, state: "suspended" };
-    return { ...rest, state: stateAfter(ended?.end) };
+    return { ...rest, state: stateAfter(ended?.end ?? work.mark.lastRun) };
   }
   const [{ describeErrors }, { hasSwtpmExited }] = await Promise.all([
     import("./alive.ts"),
@@ -274,10 +277,13 @@ function describeFiles(
 async function describeClones(
   hostdir: string,
   work: Vm["work"],
+  found: FoundBase | undefined,
 ): Promise<Pick<Status, "clonedFrom" | "clones" | "error" | "hint">> {
   const clone = work.state === "present" ? work.mark.clone : undefined;
-  const { directory = "", uuid = null, snapshot = null, base } = clone ?? {};
-  const from = clone && { clonedFrom: { directory, uuid, snapshot, linked: base !== undefined } };
+  const { uuid = null, snapshot = null, base } = clone ?? {};
+  const { directory = clone?.directory ?? "", movedFrom } = found ?? {};
+  const facts = { directory, uuid, snapshot, linked: base !== undefined };
+  const from = clone && { clonedFrom: { ...facts, ...(movedFrom !== undefined && { movedFrom }) } };
   if (!lstatOf(join(hostdir, HOST.clones))) return { ...from };
   const { inspectClones } = await import("./clones.ts");
   try {
@@ -289,14 +295,14 @@ async function describeClones(
     }));
     return { ...from, ...(clones.length > 0 && { clones }) };
   } catch (error) {
-    const hint = error instanceof VmError ? error.hint : undefined;
-    return { ...from, error: reasonOf(error), ...(hint !== undefined && { hint }) };
+    return { ...from, error: reasonOf(error), ...hintOf(error) };
   }
 }
 
-/** Why `run` would refuse a linked clone. */
-const findBaseProblem = async (work: Workdir): Promise<string | undefined> =>
-  work.mark.clone?.base && (await import("./clone-base.ts")).findMissingBase(work)?.message;
+function hintOf(error: unknown): Pick<Status, "hint"> {
+  const hint = error instanceof VmError ? error.hint : undefined;
+  return hint === undefined ? {} : { hint };
+}
 
 /** Why `run` would refuse a disk, by the headers; undefined if it would not. */
 function findWorkingDiskDamage({ dir }: Workdir, named: readonly string[]): string | undefined {
@@ -340,7 +346,8 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
     const how = describeEnded(ended);
     return { end: ended.end, at: ended.at.toISOString(), ...(!endedByGuest(ended.end) && { how }) };
   }
-  if (mark.lastRun === undefined) return null;
+  // A job that succeeded is no run of the guest; one that was killed tells of its disks.
+  if (mark.lastRun === undefined || (mark.onlyJobs && mark.lastRun === "powered-off")) return null;
   const { ended = null, how } = mark.run ?? {};
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
@@ -357,8 +364,8 @@ async function describeSuspended({
   try {
     return { suspended: { ...suspended, since: readSuspended(dir)!.since } };
   } catch (error) {
-    const { message, hint } = fileError("cannot use the saved state", error);
-    return { suspended, error: message, ...(hint !== undefined && { hint }) };
+    const known = fileError("cannot use the saved state", error);
+    return { suspended, error: known.message, ...hintOf(known) };
   }
 }
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { parseArgv } from "../../src/cli/argv.ts";
 import { DISK_SYNTAX, FORWARD_SYNTAX, IMAGE_SYNTAX, SHARE_SYNTAX } from "../../src/machine/parse.ts";
 import { GLOBAL_OPTIONS } from "../../src/cli/options.ts";
+import { COMMANDS } from "../../src/cli/registry.ts";
 import { intentOf, wordsOf } from "./lines.ts";
 
 /** Every spelling → its effect. `_` is replaced by the value of the next column. */
@@ -59,6 +60,13 @@ describe("each spelling of an option", () => {
     );
     expect(untried).toEqual([]);
   });
+});
+
+test("an option of a command that is named as one for all has its short form, too", () => {
+  for (const { long, short } of GLOBAL_OPTIONS)
+    for (const command of COMMANDS.values())
+      for (const option of command.options.filter((one) => one.long === long))
+        expect([command.name, long, option.short]).toEqual([command.name, long, short]);
 });
 
 test.each([
@@ -142,7 +150,8 @@ test.each([
   ["ssh ls -d DIR", "ssh([ls -d DIR])"],
   // A command's own option takes precedence over a global one of that name, and over abbreviations.
   ["stop --timeout=5", "stop(timeout=5)"],
-  ["stop -t 5", "TIMEOUT=5 | stop()"],
+  ["stop -t 5", "stop(timeout=5)"],
+  ["pause -t 5", "TIMEOUT=5 | pause()"],
   ["-t 1 stop --timeout=5", "TIMEOUT=1 | stop(timeout=5)"],
   // -n and -f as in other programs.
   ["prune -n", "prune(--dry-run)"],

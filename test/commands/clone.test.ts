@@ -208,6 +208,37 @@ describe("a linked clone", () => {
     rmSync(join(base, "backups/S1"), { recursive: true });
     await box.ok("-d", base, "backup", "S1", "--format=qcow2");
     await box.ends(74, ["-d", place(box, "web"), "run"], "is another snapshot than the one it was made on");
+    const { state, error, hint } = await brokenAt(box, "web");
+    expect(state).toBe("broken");
+    expect(error).toContain("is another snapshot than the one it was made on");
+    expect(hint).toContain("restore another snapshot");
+  });
+
+  test("whose original was moved, and another VM is in its place: status shows where it is, of each clone", async () => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    const [base, moved] = [place(box, "base"), place(box, "moved")];
+    await box.ok("-d", base, "backup", "S1", "--format=qcow2");
+    await box.ok("-d", base, "clone", "--keep-guest", "--linked", "--count=2", "S1", "../c");
+    renameSync(base, moved);
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", base, "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "c1"), "run", "--detach");
+    await box.ok("-d", place(box, "c1"), "stop", "--force");
+    expect((await at(box, "c1", "status")).clonedFrom).toEqual({
+      directory: moved,
+      uuid: expect.any(String),
+      snapshot: "S1",
+      linked: true,
+    });
+    expect(await at(box, "c2", "status")).toMatchObject({
+      state: "created",
+      clonedFrom: { directory: moved, movedFrom: base },
+    });
+    expect((await box.ok("-d", place(box, "c2"), "status")).stdout).toContain(
+      `cloned from:   ${moved}, snapshot S1, linked; moved from ${base}: 'run' updates`,
+    );
+    await box.ok("-d", place(box, "c2"), "run", "--detach");
   });
 
   test("that is missing is named, and can be forgotten; one that was moved is recorded again", async () => {
@@ -482,8 +513,8 @@ describe("rename", () => {
     expect((await at(box, "base3", "status")).clones).toMatchObject([{ directory: place(box, "web2") }]);
     // Moved by hand: they find it by the same command.
     renameSync(place(box, "base3"), place(box, "base4"));
-    expect((await brokenAt(box, "web2")).state).toBe("broken");
-    expect((await brokenAt(box, "web2")).error).toContain(`it is in ${place(box, "base4")} now`);
+    const moved = { directory: place(box, "base4"), movedFrom: place(box, "base3") };
+    expect(await at(box, "web2", "status")).toMatchObject({ state: "stopped", clonedFrom: moved });
     await box.ok("-d", place(box, "base4"), "rename", place(box, "base4"));
     expect((await at(box, "base4", "status")).name).toBe("base4");
     expect((await at(box, "web2", "status")).state).not.toBe("broken");

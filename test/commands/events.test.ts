@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { created } from "../fixtures/built.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { until } from "../fixtures/sandbox.ts";
+import { addRepository } from "./snapshots.ts";
 import type { VmEvent } from "../../src/store/history.ts";
 
 const readEvents = async (box: Sandbox, ...words: string[]): Promise<VmEvent[]> =>
@@ -46,6 +47,35 @@ describe("events", () => {
     const { stdout } = await box.ok("events", "--all");
     expect(stdout).toMatch(/^[-\d]{10} [:\d]{8} {2}\/.*\/vm1 {2}rebooted: by the guest$/m);
     expect((await box.ok("events")).stdout).toMatch(/^[-\d]{10} [:\d]{8} {2}snapshot: S0$/m);
+  });
+
+  test("a snapshot that was made, but not pushed, is two events; the notifier and the hook get its name", async () => {
+    using box = await created();
+    addRepository(box);
+    const notifier = box.write(
+      "notify",
+      `#!/bin/sh\necho "$VM_OUTCOME $VM_SNAPSHOT $VM_STATUS" >>"${box.top}/told"\n`,
+    );
+    chmodSync(notifier, 0o700);
+    box.configure(`SNAPSHOT_NOTIFY=${notifier}\n`);
+    writeHook(box, "post-backup", "$VM_OUTCOME $VM_SNAPSHOT $VM_STATUS");
+    box.write(join(box.top, "repo/fail-backup"), "1\nno space\n");
+    await box.ends(74, "backup --push", "the snapshot was created, but not pushed", "snapshots push S0");
+    expect(await readEvents(box)).toMatchObject([
+      { event: "snapshot", snapshot: "S0" },
+      { event: "push failed", snapshot: "S0", status: 74, how: expect.stringContaining("not pushed") },
+    ]);
+    expect(readFileSync(join(box.top, "told"), "utf8")).toBe("failed S0 74\n");
+    expect(hooked(box)).toEqual(["post-backup failed S0 74"]);
+  });
+
+  test("--all names VMs as list does, also if PROFILES is a symlink", async () => {
+    using box = await created();
+    symlinkSync(box.top, join(box.top, "link"));
+    box.configure(`PROFILES=${join(box.top, "link")}\n`);
+    await box.ok("backup", "S0");
+    expect((await box.ok("list", "-q")).stdout).toBe("vm1\n");
+    expect((await box.ok("events", "--all")).stdout).toMatch(/ {2}vm1 {2}snapshot: S0\n$/);
   });
 
   test("the end of a run that nothing recorded yet, and what the next command records, are one event", async () => {
@@ -125,6 +155,30 @@ describe("hooks", () => {
     await box.ends(1, "backup S1", "the snapshot S1 is complete, but the hook post-backup.hook ended");
     expect(existsSync(box.path("backups/S1"))).toBe(true);
   });
+
+  test.each(["", "1"])(
+    "one that does not end in time is killed, with what it started; a terminal: %p",
+    async (terminal) => {
+      using box = await created();
+      box.terminal = terminal !== "";
+      box.configure("HOOK_TIMEOUT=1\n");
+      box.write("pre-backup.hook", 'echo $$ >"$HOSTDIR/pids"; sleep 999 & echo $! >>"$HOSTDIR/pids"; wait\n');
+      await box.ends(1, "backup S0", "pre-backup.hook did not end within 1 s, and was killed");
+      const pids = box.read("pids").trim().split("\n");
+      expect(pids).toHaveLength(2);
+      for (const pid of pids)
+        await until(
+          "it is gone",
+          () => !existsSync(`/proc/${pid}`) || readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z"),
+        );
+      expect(existsSync(box.path("backups/S0"))).toBe(false);
+      rmSync(box.path("pre-backup.hook"));
+      box.write("on-start.hook", "trap '' TERM; sleep 999\n");
+      expect((await box.ok("run", "--detach")).stderr).toContain(
+        "warning: the hook on-start.hook did not end within 1 s",
+      );
+    },
+  );
 
   test("those of all VMs, unless the VM has its own; one that others can write to is refused", async () => {
     using box = await created();

@@ -190,6 +190,32 @@ describe("snapshots ls", () => {
   });
 });
 
+test("a list that has no end is cut off in time: what there is, is printed", async () => {
+  using box = await withFiles();
+  const limits: string[] = [];
+  answers(box, {
+    result: `${line("b", "f 644 0 0 1 0 ")}${line("a", "f 644 0 0 1 0 ")}c//f 64`,
+    files: { cut: "" },
+    look: ({ directory }) => void limits.push(readFileSync(join(directory, ".in/seconds"), "utf8")),
+  });
+  const ls = "--timeout=40 snapshots ls S1 /big";
+  await box.ends(124, ls, "more than 2, which took too long", /-rw.* a\n-rw.* b$/m, "--timeout");
+  expect(limits).toEqual(["30\n"]);
+  answers(box, { files: { cut: "" } });
+  await box.ends(124, ls, "more than 0");
+});
+
+test("a rescue that was killed or interrupted is no job's: the message names what was not done", async () => {
+  using box = await withFiles();
+  answers(box, { hangs: true, look: (qemu) => void setTimeout(() => qemu.end(undefined, 0), 50) });
+  const { stderr } = await box.ends(
+    74,
+    "snapshots ls S1 /x",
+    "cannot list the files of S1: the rescue exited",
+  );
+  expect(stderr).not.toContain("the job");
+});
+
 test("is read without the VM's lock: all else works meanwhile, and what is read stays as it is", async () => {
   using box = await withFiles();
   const read = Promise.withResolvers<void>();
@@ -385,7 +411,8 @@ describe("restore --only", () => {
     );
     await box.ends(0, "restore --only=/etc --only=/srv S1", "restored 2 paths of S1");
     expect(scratch(box)).toEqual([]);
-    expect((await box.json("status")).state).toBe("stopped");
+    // No guest has run.
+    expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: null });
     answers(box, {}, { status: 73, log: "No space left on device\n" });
     await box.ends(73, "restore --only=/etc", "no space left in the guest's filesystem");
     const full =
@@ -491,9 +518,9 @@ describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
   });
 
   test.each([
-    ["-o no_contain_symlinks", "rellinks,no_contain_symlinks,fsname=S1"],
-    ["-o transform_symlinks", "rellinks,fsname=S1"],
-  ])("symlinks are relative to DIR, and may have ..: an sshfs with %s", async (help, expected) => {
+    ["-o no_contain_symlinks", "subtype=vm,no_contain_symlinks,fsname=S1"],
+    ["-o transform_symlinks", "subtype=vm,fsname=S1"],
+  ])("sshfs leaves symlinks with .. to this program: one with %s", async (help, expected) => {
     using box = await withFiles();
     box.program("fusermount3", "exit 1");
     box.program("sshfs", `[ "$1" = -h ] && { echo '${help}'; exit; }; echo "options: $3" >&2; exit 1`);

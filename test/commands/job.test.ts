@@ -103,7 +103,13 @@ describe("job", () => {
     expect(argv.join(" ")).toContain(join(box.work, "disk-0.img"));
     expect(existsSync(join(box.work, ".in"))).toBe(false);
     expect(readdirSync(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
-    expect((await box.json("status")).lastEnd.end).toBe("powered-off");
+    // The guest has not run.
+    expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: null });
+    await box.running();
+    await box.ok("stop", "--force");
+    box.qemu = { started: rescue() };
+    await box.ok("job", "check");
+    expect((await box.json("status")).lastEnd.end).toBe("stopped");
   });
 
   test("of a guest with Secure Boot: without its firmware, under which a kernel loads no unsigned modules", async () => {

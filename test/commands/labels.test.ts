@@ -99,6 +99,26 @@ testWith("qemu-img").each(["we b", "we,b"])("LABELS=%p is two labels, and shown 
   expect((await box.ok("list", "-q", "@b")).stdout).toBe("a\n");
 });
 
+const warning = (names: string): string =>
+  `warning: the label 'stop' of ${names}: it is the name of a command, which @stop is; select by --label=stop`;
+
+testWith("qemu-img")("labels in a file that are names of commands: warned of once", async () => {
+  using box = await withVms({ a: "", b: "", c: "web" });
+  for (const name of ["a", "b"]) spoil(box, name, "LABELS=(stop web)");
+  const { stderr } = await box.ok("list");
+  expect(stderr.split("\n").filter((line) => line.includes("label"))).toEqual([
+    expect.stringContaining(warning("a, b")),
+  ]);
+  await box.ends(0, ["-d", directoryOf(box, "a"), "status"], warning("a"));
+  expect((await box.ok("-d", directoryOf(box, "c"), "status")).stderr).toBe("");
+  const { checks } = JSON.parse((await box.vm("-d", directoryOf(box, "a"), "doctor", "--json")).stdout);
+  expect(checks).toContainEqual(expect.objectContaining({ name: "labels", state: "limited" }));
+  expect((await box.ok("--label=stop", "@backup")).stderr).toMatch(/\ba \([\s\S]*\bb \(/);
+  // What is none at all is an error.
+  spoil(box, "c", "LABELS='Web!'");
+  expect((await box.vm("list")).stdout).toMatch(/^c +broken[\s\S]*LABELS/m);
+});
+
 testWith("qemu-img")("nothing matches: list says so", async () => {
   using box = await withVms({ a: "" });
   for (const word of ["@nomatch", "runing"])

@@ -362,6 +362,16 @@ describe("stop", () => {
     expect((await box.json("status")).state).not.toBe("running");
   });
 
+  test.each(["stop -t 1", "-t 1 stop", "restart -t 1", "--timeout=1 restart"])(
+    "%s: the limit counts, wherever it stands",
+    async (line) => {
+      using box = await created();
+      await box.running({ answers: { system_powerdown: () => ({}) } });
+      await box.ends(124, line, "within 1 seconds");
+      expect(await lastEnd(box)).toBe("stopped");
+    },
+  );
+
   test.each<[title: string, behaviour: Behaviour, status: string]>([
     ["by its events", {}, "running"],
     ["by qemu's state", { started: (qemu) => void (qemu.status = "guest-panicked") }, "guest-panicked"],

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { lockVm } from "../../src/store/lock.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { type Sandbox } from "../fixtures/sandbox.ts";
@@ -313,6 +314,15 @@ test("diff of a grown disk prints both sizes, and compares the common part", asy
   const { disks } = await box.json("snapshots", "diff", "S0", "S1");
   expect(disks).toMatchObject([{ fromBytes: DISK_BYTES, toBytes: 2 * DISK_BYTES, changedBytes: 0 }]);
   await box.ends(0, "snapshots diff S0 S1", "was 1.0 MiB");
+});
+
+test("diff and verify read snapshots while another command has the VM; --boot does not", async () => {
+  using box = await chain();
+  using _lock = await lockVm(box.host, "test");
+  await box.ends(0, "snapshots diff S1 S0", "disk-0.img");
+  await box.ends(0, "verify --all --deep", "S3");
+  await box.ends(75, "verify --boot");
+  expect(readdirSync(box.tmp).filter((name) => name.endsWith(".temporary"))).toEqual([]);
 });
 
 describe("snapshots rm", () => {

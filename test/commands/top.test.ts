@@ -1,9 +1,10 @@
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatUsages, measureUsage } from "../../src/host/top/usage.ts";
 import { testWith } from "../fixtures/needs.ts";
 import { Refusal } from "../fixtures/qemu/block-layer.ts";
+import { HANG } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 testWith("qemu-img")("shows running VMs; one whose monitor does not answer has no disk rates", async () => {
@@ -38,6 +39,48 @@ testWith("qemu-img")("shows running VMs; one whose monitor does not answer has n
   });
 });
 
+testWith("qemu-img")(
+  "the guest's filesystems, by its agent; one that hangs or lies is not waited for",
+  async () => {
+    using box = new Sandbox();
+    const GiB = 2 ** 30;
+    const root = { mountpoint: "/", type: "ext4", "used-bytes": GiB, "total-bytes": 4 * GiB };
+    const replies: Record<string, () => unknown> = {
+      full: () => [
+        root,
+        { ...root, mountpoint: "/v\u001b[2J", "used-bytes": 4 * GiB },
+        { ...root, type: "squashfs" },
+      ],
+      hangs: () => HANG,
+      lies: () => [{ ...root, "used-bytes": -1 }, { ...root, "total-bytes": "4" }, null, 7],
+      floods: () => "x".repeat(2 << 20),
+    };
+    for (const [name, reply] of Object.entries(replies)) {
+      const directory = join(box.home, "vm", name);
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      await box.ok("-d", directory, "create", name);
+      box.qemu = { agent: { "guest-get-fsinfo": reply } };
+      await box.ok("-d", directory, "run", "--detach");
+    }
+    let all: Record<string, unknown> = {};
+    // On a loaded machine monitors and agents may take longer than they have.
+    for (let tries = 0; tries < 20 && !(all.full && all.lies); tries++)
+      all = Object.fromEntries((await box.json("top")).map((vm: any) => [vm.name, vm.filesystems]));
+    expect(all).toEqual({
+      full: [
+        { mountpoint: "/", type: "ext4", usedBytes: GiB, totalBytes: 4 * GiB },
+        { mountpoint: "/v\u001b[2J", type: "ext4", usedBytes: 4 * GiB, totalBytes: 4 * GiB },
+      ],
+      hangs: null,
+      lies: [],
+      floods: null,
+    });
+    let table = "";
+    for (let tries = 0; tries < 20 && !table.includes("100 %"); tries++) table = (await box.ok("top")).stdout;
+    expect(table).toMatch(/^full .* 100 % \/v\?\[2J$/m);
+  },
+);
+
 test("ends with its terminal", async () => {
   using box = new Sandbox();
   box.terminal = true;
@@ -47,9 +90,31 @@ test("ends with its terminal", async () => {
   expect(await done).toMatchObject({ status: 0, stderr: "" });
 });
 
+test("Ctrl-Z leaves the screen and stops the job; continued, it draws again", async () => {
+  using box = new Sandbox();
+  box.terminal = true;
+  const { done, stdout } = box.start("top");
+  await until("a table is shown", () => stdout().includes("q: quit"));
+  let before = "";
+  {
+    using kill = spyOn(process, "kill").mockImplementation(() => {
+      before = stdout();
+      process.emit("SIGCONT");
+      return true;
+    });
+    process.stdin.emit("data", Buffer.of(0x1a));
+    await until("it is entered again", () => stdout().split("\x1b[?1049h").length === 3);
+    expect(kill.mock.calls).toEqual([[0, "SIGTSTP"]]);
+  }
+  expect(before).toEndWith("\x1b[?25h\x1b[?1049l");
+  process.stdin.emit("data", Buffer.from("q"));
+  expect(await done).toMatchObject({ status: 0, stderr: "" });
+});
+
 test("rates are those between two samples; names are made fit for a terminal", () => {
-  const vm = { name: "e\u001b[2Jvil", directory: "/x", pid: 7, memoryBytes: 1 << 30 };
+  const vm = { name: "e\u001b[2Jvil", directory: "/x", pid: 7, memoryBytes: 1 << 30, filesystems: null };
   const sample = {
+    hasAgent: false,
     atMs: 1000,
     cpuSeconds: 5,
     rssBytes: 1 << 20,

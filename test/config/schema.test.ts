@@ -527,6 +527,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
   SPICE_TICKETING: flagExamples,
   SPICE_TLS_DIR: textExamples,
   STOP_TIMEOUT: count(86_400),
+  HOOK_TIMEOUT: {
+    good: [
+      ["", undefined],
+      ["30", 30],
+    ],
+    bad: ["0", "30s", "-5", "86401"],
+  },
   RESCUE: {
     good: [
       ["rescue-x86_64", "rescue-x86_64"],

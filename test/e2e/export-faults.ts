@@ -5,6 +5,7 @@ import { contentOfDirectory } from "./disk-oracle.ts";
 import { seededRandom } from "./faults-lab.ts";
 import { saysNoSpace, SmallExt4 } from "./full-faults.ts";
 import { binary } from "./harness.ts";
+import { killAtMoments, type Killed } from "./kill-moments.ts";
 import { type SoakLab, type SoakSweep } from "./soak-lab.ts";
 import { badSpeech, lastLines, notDone, type Ran } from "./soak-speech.ts";
 
@@ -90,7 +91,10 @@ class ExportLab {
   }
 
   /** Runs it, with its stream: the program itself gets the process number, for the kill. */
-  run({ command, stdin, pipe }: Scenario, killAfter?: number, withChildren = false): Promise<Ran> {
+  run(
+    { command, stdin, pipe }: Scenario,
+    kill: { killAfter?: number; withChildren?: boolean } = {},
+  ): Promise<Ran> {
     const { lab } = this;
     const script = [
       ...(stdin === undefined ? [] : [`exec < <(cat '${join(lab.store, stdin)}')`]),
@@ -100,12 +104,17 @@ class ExportLab {
     const words = command.map((word) => word.replace("STORE", lab.store));
     return lab.run(words, {
       argv: ["bash", "-c", script, "bash", binary],
-      ...(killAfter !== undefined && { killAfter, withChildren }),
+      ...kill,
     });
   }
 
+  /** At once, and after the same command again. */
+  async judge(scenario: Scenario): Promise<string[]> {
+    return [...(await this.#judgeAtOnce(scenario)), ...(await this.#judgeAgain(scenario))];
+  }
+
   /** Do the original and the copy, as far as it exists, hold together at once? */
-  async judgeAtOnce({ holds, snapshots }: Scenario): Promise<string[]> {
+  async #judgeAtOnce({ holds, snapshots }: Scenario): Promise<string[]> {
     const { lab, copy } = this;
     const wrong = await lab.quiet();
     const { work, snapshots: kept, last } = await lab.look();
@@ -141,7 +150,7 @@ class ExportLab {
   }
 
   /** The same command again completes it, and nothing is left over. */
-  async judgeAgain(scenario: Scenario): Promise<string[]> {
+  async #judgeAgain(scenario: Scenario): Promise<string[]> {
     return scenario.snapshots ? this.#importAgain(scenario) : this.#exportAgain(scenario);
   }
 
@@ -204,16 +213,12 @@ export async function sweepExportKills(
   for (const [name, scenario] of Object.entries(SCENARIOS)) {
     if (!wanted(`export:${name}:kill`)) continue;
     const lab = new ExportLab(await labs.get(OFF));
-    await lab.load();
-    const { seconds } = await lab.run(scenario);
-    for (let turn = 0; turn < kills; turn++) {
-      const moment = (turn + random()) / kills;
-      await lab.load();
-      const ran = await lab.run(scenario, moment * seconds * 1000, random() < 0.25);
-      const wrong = [...badSpeech(ran), ...(await lab.judgeAtOnce(scenario))];
-      wrong.push(...(await lab.judgeAgain(scenario)));
-      point(`export:${name}:kill:${turn}:${Math.round(moment * 100)}%`, wrong);
-    }
+    const killed: Killed = {
+      load: () => lab.load(),
+      run: (kill = {}) => lab.run(scenario, kill),
+      judge: () => lab.judge(scenario),
+    };
+    await killAtMoments(`export:${name}:kill`, killed, { kills, random, share: 0.25, point });
   }
 }
 
@@ -244,8 +249,7 @@ export async function sweepExportFull(
         await disk.leave(limit);
         const ran = await lab.run(scenario);
         disk.enlarge();
-        const wrong = [...badSpeech(ran), ...saysNoSpace(ran), ...(await lab.judgeAtOnce(scenario))];
-        wrong.push(...(await lab.judgeAgain(scenario)));
+        const wrong = [...badSpeech(ran), ...saysNoSpace(ran), ...(await lab.judge(scenario))];
         point(`${title}:${limit} bytes`, wrong);
         return 0;
       };

@@ -5,6 +5,7 @@
 import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { seededRandom } from "./faults-lab.ts";
+import { killAtMoments, type Killed } from "./kill-moments.ts";
 import { saysNoSpace, SmallExt4 } from "./full-faults.ts";
 import { must, SoakLab, type SoakSweep } from "./soak-lab.ts";
 import { badSpeech, notDone, type Ran } from "./soak-speech.ts";
@@ -111,8 +112,13 @@ class FilesLab implements Disposable {
     return hashTree(to);
   }
 
+  /** At once, and after the same command again. */
+  async judge(scenario: Scenario): Promise<string[]> {
+    return [...(await this.#judgeAtOnce(scenario)), ...(await this.#judgeAgain(scenario))];
+  }
+
   /** Is each path old or new, and is everything else as it was? */
-  async judgeAtOnce(scenario: Scenario): Promise<string[]> {
+  async #judgeAtOnce(scenario: Scenario): Promise<string[]> {
     const wrong = await this.lab.quiet();
     const target = join(this.out, "srv");
     if (!scenario.replaces && existsSync(target)) {
@@ -136,7 +142,7 @@ class FilesLab implements Disposable {
   }
 
   /** The same command again completes it, and nothing is left over. */
-  async judgeAgain({ command, replaces }: Scenario): Promise<string[]> {
+  async #judgeAgain({ command, replaces }: Scenario): Promise<string[]> {
     const { lab } = this;
     const wrong: string[] = [];
     // What is younger may be of a process that has not locked it yet.
@@ -199,20 +205,14 @@ export async function sweepFileKills(
   const names = FILE_SCENARIOS.filter((name) => wanted(`files:${name}:kill`));
   if (names.length === 0) return;
   using files = await FilesLab.make(parent);
-  const { lab } = files;
   for (const name of names) {
     const scenario = SCENARIOS[name]!;
-    await files.load(scenario);
-    const { seconds } = await lab.ok(scenario.command);
-    for (let turn = 0; turn < kills; turn++) {
-      const moment = (turn + random()) / kills;
-      await files.load(scenario);
-      const killAfter = moment * seconds * 1000;
-      const ran = await lab.run(scenario.command, { killAfter, withChildren: random() < 0.5 });
-      const wrong = [...badSpeech(ran), ...(await files.judgeAtOnce(scenario))];
-      wrong.push(...(await files.judgeAgain(scenario)));
-      point(`files:${name}:kill:${turn}:${Math.round(moment * 100)}%`, wrong);
-    }
+    const killed: Killed = {
+      load: () => files.load(scenario),
+      run: (kill = {}) => files.lab.run(scenario.command, kill),
+      judge: () => files.judge(scenario),
+    };
+    await killAtMoments(`files:${name}:kill`, killed, { kills, random, share: 0.5, point });
   }
 }
 
@@ -241,8 +241,7 @@ export async function sweepFilesFull(
       const ran: Ran = await lab.run(scenario.command, { seconds: 120 });
       clearTimeout(fill);
       disk.enlarge();
-      const wrong = [...badSpeech(ran), ...saysNoSpace(ran), ...(await files.judgeAtOnce(scenario))];
-      wrong.push(...(await files.judgeAgain(scenario)));
+      const wrong = [...badSpeech(ran), ...saysNoSpace(ran), ...(await files.judge(scenario))];
       point(`files:${name}:full ${place}:${turn}:${Math.round(moment * 100)}%`, wrong);
     }
   }

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { until, type Sandbox } from "./harness.ts";
+import { processesIn, until, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -19,6 +19,7 @@ import {
 const TREE = String.raw`
 mkdir -p t/etc t/srv/sub t/home t/dev t/proc t/sys; printf 'ID=x\n' >t/etc/os-release; echo '/dev/vda / ext4 defaults 0 1' >t/etc/fstab
 head -c 1048576 /dev/urandom >t/srv/big; ln -s /etc/os-release t/etc/abs; ln -s ../../../../etc/passwd t/srv/out; ln -s loop t/srv/loop
+ln -s loop/../../../etc/passwd t/srv/behind
 printf back >'t/srv/new\nline'; touch "t/srv/new
 line" t/srv/$'esc\e[31m' t/srv/$'\xff' t/srv/-rf; printf set >t/srv/suid; chmod 4755 t/srv/suid; truncate -s 64M t/srv/sparse
 if [ "$(id -u)" = 0 ]; then mknod t/srv/null c 1 3; chown 1000:100 t/home; fi
@@ -122,9 +123,26 @@ suite(
       const killed = box.start(["snapshots", "mount", "Q", "point"]);
       await until("it is mounted", () => killed.stderr().includes("is mounted"));
       expect(readlinkSync(join(point, "etc/abs"))).toBe("os-release");
-      expect(readlinkSync(join(point, "srv/out"))).toBe("../../../../etc/passwd");
+      // Of the guest, as all is that symlinks refer to.
+      expect(readlinkSync(join(point, "srv/out"))).toBe("../etc/passwd");
+      expect(() => readFileSync(join(point, "srv/out"))).toThrow("ENOENT");
+      expect(() => readFileSync(join(point, "srv/behind"))).toThrow("EACCES");
       killed.kill("SIGKILL");
       await untilQuiet(box);
+      expect(names(point)).toEqual([]);
+      const dead = box.start(["snapshots", "mount", "Q", "point"]);
+      await until("it is mounted", () => dead.stderr().includes("is mounted"));
+      const sshfs = processesIn(box.top).filter((line) => /^\d+ \S*sshfs -f /.test(line));
+      expect(sshfs).toHaveLength(1);
+      for (const pid of [parseInt(sshfs[0]!, 10), dead.pid]) process.kill(pid, "SIGKILL");
+      await untilQuiet(box);
+      expect(() => names(point)).toThrow("ENOTCONN");
+      expect((await box.vm(["doctor"])).stdout).toMatch(/^mount .*fusermount3 -u -z /m);
+      expectError(
+        await box.vm(["snapshots", "mount", "none", "point"]),
+        66,
+        /unmounted \S*point, where an earlier/,
+      );
       expect(names(point)).toEqual([]);
       await box.ok(["snapshots", "describe", "Q", "was mounted"]);
       expect(names(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);

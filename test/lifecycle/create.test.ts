@@ -35,6 +35,7 @@ const contextOf = (images: string[] = []): Context => ({
   ask: undefined,
   manual: async () => "",
   checkLine: async () => {},
+  isCommand: () => false,
   meter: () => ({ update: () => {}, finish: () => {} }),
   print: () => {},
 });

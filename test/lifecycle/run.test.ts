@@ -21,6 +21,7 @@ function contextOf(place: Place): Context {
     ask: undefined,
     manual: async () => "",
     checkLine: async () => {},
+    isCommand: () => false,
     meter: () => ({ update: () => {}, finish: () => {} }),
     print: () => {},
   };

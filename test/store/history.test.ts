@@ -4,17 +4,19 @@ import {
   lstatSync,
   mkdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
 import {
   appendHistory,
   findHistoryProblem,
+  HistoryReader,
   historyPath,
   parseHistory,
-  readHistory,
   type VmEvent,
 } from "../../src/store/history.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -24,6 +26,36 @@ const event = (how: string): VmEvent => ({
   vm: "/vms/a",
   event: "ended",
   how,
+});
+
+const readHistory = (place: ConstructorParameters<typeof HistoryReader>[0]): VmEvent[] =>
+  new HistoryReader(place).read();
+
+test("a reader continues where it was: after half a line, in the next file, and in one that was emptied", () => {
+  using temp = new Temp();
+  const place = { env: {}, home: temp.path("home") };
+  const path = historyPath(place);
+  const reader = new HistoryReader(place);
+  const news = (): (string | undefined)[] => reader.read().map(({ how }) => how);
+  expect(news()).toEqual([]);
+  appendHistory(place, [event("one"), event("two")]);
+  expect([news(), news()]).toEqual([["one", "two"], []]);
+  const [half, rest] = [
+    `${JSON.stringify(event("three")).slice(0, 20)}`,
+    JSON.stringify(event("three")).slice(20),
+  ];
+  appendFileSync(path, half);
+  expect(news()).toEqual([]);
+  appendFileSync(path, `${rest}\n`);
+  appendHistory(place, [event("four")]);
+  expect(news()).toEqual(["three", "four"]);
+  appendHistory(place, [event("five")]);
+  renameSync(path, `${path}.1`);
+  appendHistory(place, [event("six")]);
+  expect([news(), news()]).toEqual([["five", "six"], []]);
+  truncateSync(path);
+  appendFileSync(path, `${JSON.stringify(event("7"))}\n`);
+  expect(news()).toEqual(["7"]);
 });
 
 test("events are appended to a file of the user's alone, and read back", () => {

@@ -104,7 +104,7 @@ export const TOPICS: readonly Topic[] = [
     blocks: [
       "`HOOK.hook` in HOSTDIR, else in `~/PROG/scripts/jobs`, is a bash script that runs on this host, in HOSTDIR, sourced with `-efu` and the settings as variables, as a job's hooks are. No lock of the VM is held: a hook can call `PROG`, which runs no hooks then (`VM_HOOK` is set). One that another user can write to is refused (78).",
       ...Object.entries(VM_HOOKS),
-      "A failure of `on-…`, which has a minute, is a warning; hooks of backups have no limit. The end of a run is noticed by the command that waits for it or ends it, else by the next one that changes the VM: that one runs `on-stop` or `on-crash`.",
+      "A failure of `on-…` is a warning. A hook that has not ended after HOOK_TIMEOUT seconds (60, of backups 600) is ended by SIGTERM, five seconds later by SIGKILL, with all that it has started; that is a failure, too. The end of a run is noticed by the command that waits for it or ends it, else by the next one that changes the VM: that one runs `on-stop` or `on-crash`.",
       ["VM_PID", "of `on-start`: process ID of qemu"],
       [
         "VM_END, VM_HOW",

@@ -21,6 +21,7 @@ import {
   checkVariables,
 } from "./qemu.ts";
 import { checkRescueBuild, checkRescues, checkSavedStates } from "./rescue.ts";
+import { checkLabels, checkMounts } from "./remains.ts";
 import { checkExited } from "./running.ts";
 import { readSystem, type System } from "./system.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -66,6 +67,8 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkSavedStates(context.cacheDirectory),
     ...checkPlaces(context, settings),
     checkAutostart(),
+    ...checkMounts(),
+    ...checkLabels(context, vm),
     ...checkReaches(context, vm),
     aging,
     ...checkSettings(found.error),

@@ -1,6 +1,7 @@
 /** What a running qemu uses, by /proc (proc(5)) and by its monitor. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { findChardev } from "../../qmp/chardev.ts";
 import { QmpClient } from "../../qmp/client.ts";
 import { WORK } from "../../store/layout.ts";
 
@@ -13,6 +14,8 @@ export interface Sample {
   pssBytes: number | null;
   /** Null: the monitor is in use, or does not answer. */
   disk: { readBytes: number; writtenBytes: number; reads: number; writes: number } | null;
+  /** A program in the guest has opened the agent's port. */
+  hasAgent: boolean;
   /** As the guest sees it; null: no tap device, as with user networking. */
   network: { receivedBytes: number; sentBytes: number } | null;
 }
@@ -24,7 +27,7 @@ const TICKS_PER_SECOND = 100;
 
 /** @returns undefined if the process has exited */
 export async function takeSample(workdir: string, pid: number): Promise<Sample | undefined> {
-  const disk = await readDiskCounters(join(workdir, WORK.qmp));
+  const { disk, hasAgent } = await readMonitor(join(workdir, WORK.qmp));
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     // The name in parentheses may contain anything.
@@ -35,6 +38,7 @@ export async function takeSample(workdir: string, pid: number): Promise<Sample |
       rssBytes: readKiB(`/proc/${pid}/status`, "VmRSS") ?? 0,
       pssBytes: readKiB(`/proc/${pid}/smaps_rollup`, "Pss") ?? null,
       disk,
+      hasAgent,
       network: readNetworkCounters(pid),
     };
   } catch {
@@ -51,7 +55,7 @@ function readKiB(path: string, name: string): number | undefined {
   }
 }
 
-async function readDiskCounters(socket: string): Promise<Sample["disk"]> {
+async function readMonitor(socket: string): Promise<Pick<Sample, "disk" | "hasAgent">> {
   try {
     const qmp = await QmpClient.connect(socket, MONITOR_MS, MONITOR_MS);
     try {
@@ -62,12 +66,12 @@ async function readDiskCounters(socket: string): Promise<Sample["disk"]> {
         total.reads += stats.rd_operations;
         total.writes += stats.wr_operations;
       }
-      return total;
+      return { disk: total, hasAgent: (await findChardev(qmp, WORK.agent))?.guestOpen === true };
     } finally {
       qmp.close();
     }
   } catch {
-    return null;
+    return { disk: null, hasAgent: false };
   }
 }
 

@@ -11,6 +11,7 @@ import { openUser } from "../../vm/find.ts";
 import { findQemus } from "../../vm/in-use.ts";
 import { describeSelection, isSelected, type Selection } from "../../vm/list.ts";
 import { readOwnSettings } from "../../vm/own-settings.ts";
+import { GuestViews } from "./guest.ts";
 import { takeSample, type Sample } from "./sample.ts";
 import { formatUsages, measureUsage, type Usage } from "./usage.ts";
 
@@ -41,6 +42,7 @@ export async function showTop(
   if (!json && !once && isTerminal(STDOUT) && isTerminal(STDIN)) return follow(watched, delaySeconds * 1000);
   await watched.measure();
   await Bun.sleep(ONCE_MS);
+  await watched.guests.settle();
   throwIfInterrupted();
   const usages = await watched.measure();
   if (json) return context.print(toJson(usages));
@@ -52,6 +54,7 @@ export async function showTop(
 class Watched {
   /** Also those that were not selected, of the last measurement. */
   running = 0;
+  readonly guests: GuestViews = new GuestViews();
   readonly #before = new Map<number, Sample>();
 
   constructor(
@@ -85,9 +88,9 @@ class Watched {
     if (pid === undefined || sample === undefined) return [];
     const before = this.#before.get(pid);
     this.#before.set(pid, sample);
-    return [
-      measureUsage({ name, directory: hostdir, pid, memoryBytes: settings.MEMORY * 2 ** 20 }, before, sample),
-    ];
+    const filesystems = this.guests.look(pid, work.dir, sample.hasAgent);
+    const vm = { name, directory: hostdir, pid, memoryBytes: settings.MEMORY * 2 ** 20, filesystems };
+    return [measureUsage(vm, before, sample)];
   }
 }
 
@@ -95,38 +98,79 @@ class Watched {
 const ENTER = "\x1b[?1049h\x1b[?25l";
 const LEAVE = "\x1b[?25h\x1b[?1049l";
 const CTRL_C = 0x03;
+const CTRL_Z = 0x1a;
+
+/** What the loop of `follow` waits for. */
+interface Following {
+  ended: boolean;
+  /** Ctrl-Z, or SIGTSTP. */
+  suspends: boolean;
+  next: PromiseWithResolvers<void>;
+}
 
 async function follow(watched: Watched, delayMs: number): Promise<void> {
   const over = Promise.withResolvers<void>();
-  const state = { ended: false, next: Promise.withResolvers<void>() };
+  const state: Following = { ended: false, suspends: false, next: Promise.withResolvers<void>() };
   const end = (): void => void (state.ended = true);
   over.promise.then(end, end);
   using _taken = takeSignals((signal) => over.reject(signalError(signal)));
   throwIfInterrupted();
-  using _raw = rawTerminal();
+  let raw = rawTerminal();
+  const redraw = (): void => state.next.resolve();
+  const suspend = (): void => {
+    state.suspends = true;
+    redraw();
+  };
   process.stdin.on("data", (keys: Buffer) => {
     if (keys.includes(CTRL_C)) over.reject(signalError("SIGINT"));
     else if (keys.includes("q")) over.resolve();
+    else if (keys.includes(CTRL_Z)) suspend();
   });
   // The terminal is gone: EIO.
   process.stdin.on("error", () => over.resolve());
   process.stdin.once("end", () => over.resolve()).resume();
-  const redraw = (): void => state.next.resolve();
   process.on("SIGWINCH", redraw);
+  process.on("SIGTSTP", suspend);
   try {
     if (!(await draw(ENTER))) return;
     while (!state.ended) {
-      if (!(await draw(frameOf(await watched.measure(), watched)))) return;
+      const usages = await watched.measure();
+      if (state.suspends) {
+        await draw(LEAVE);
+        raw[Symbol.dispose]();
+        await stopJob(suspend);
+        raw = rawTerminal();
+        state.suspends = false;
+        if (!(await draw(ENTER))) return;
+      }
       state.next = Promise.withResolvers<void>();
+      if (!(await draw(frameOf(usages, watched)))) return;
       const timer = setTimeout(redraw, delayMs);
       await Promise.race([state.next.promise, over.promise]).finally(() => clearTimeout(timer));
     }
     await over.promise;
   } finally {
     process.off("SIGWINCH", redraw);
+    process.off("SIGTSTP", suspend);
     await draw(LEAVE);
+    raw[Symbol.dispose]();
     releaseStdin();
   }
+}
+
+/** If the kernel ignores SIGTSTP, as no shell is there to continue the job, no SIGCONT comes. */
+const IGNORED_MS = 200;
+
+/** Stops the job, as Ctrl-Z does elsewhere, until its shell continues it. @param handler of SIGTSTP */
+async function stopJob(handler: () => void): Promise<void> {
+  const continued = Promise.withResolvers<void>();
+  const onContinue = (): void => continued.resolve();
+  process.on("SIGCONT", onContinue);
+  process.off("SIGTSTP", handler);
+  process.kill(0, "SIGTSTP");
+  await Promise.race([continued.promise, Bun.sleep(IGNORED_MS)]);
+  process.on("SIGTSTP", handler);
+  process.off("SIGCONT", onContinue);
 }
 
 /** @returns false if the terminal is gone: the end of `top`, as with a closed pipe */

@@ -1,6 +1,7 @@
 import { formatSize } from "../../lib/size.ts";
 import { formatTable } from "../../lib/table.ts";
 import { plain } from "../../lib/text.ts";
+import { findFullest, type GuestFilesystem } from "./guest.ts";
 import type { Sample } from "./sample.ts";
 
 /** What a running VM uses, as `top --json` prints it; null: not known. */
@@ -16,6 +17,8 @@ export interface Usage {
   memoryBytes: number;
   disk: Rates<"readBytes" | "writtenBytes" | "reads" | "writes"> | null;
   network: Rates<"receivedBytes" | "sentBytes"> | null;
+  /** Those of the guest, as its agent lists them; null: it has none, or it does not answer. */
+  filesystems: GuestFilesystem[] | null;
 }
 
 type Rates<Name extends string> = Record<`${Name}PerSecond`, number>;
@@ -37,22 +40,35 @@ function ratesOf<Name extends string>(
 
 /** Pure: what was used between two samples. @param before of the same process; undefined: the first one */
 export function measureUsage(
-  vm: Pick<Usage, "name" | "directory" | "pid" | "memoryBytes">,
+  vm: Pick<Usage, "name" | "directory" | "pid" | "memoryBytes" | "filesystems">,
   before: Sample | undefined,
   now: Sample,
 ): Usage {
   const seconds = before ? Math.max(0.001, (now.atMs - before.atMs) / 1000) : 0;
+  const { filesystems, ...rest } = vm;
   return {
-    ...vm,
+    ...rest,
     cpuPercent: before ? Math.round(((now.cpuSeconds - before.cpuSeconds) / seconds) * 1000) / 10 : null,
     rssBytes: now.rssBytes,
     pssBytes: now.pssBytes,
     disk: before ? ratesOf(before.disk, now.disk, seconds) : null,
     network: before ? ratesOf(before.network, now.network, seconds) : null,
+    filesystems,
   };
 }
 
-const HEAD = ["NAME", "PID", "CPU %", "RSS", "PSS", "RAM", "READ/S", "WRITE/S", "NET IN/S", "NET OUT/S"];
+const HEAD = "NAME|PID|CPU %|RSS|PSS|RAM|READ/S|WRITE/S|NET IN/S|NET OUT/S|FULLEST FILESYSTEM".split("|");
+/** Of a mount point. */
+const SHOWN = 24;
+
+/** `93 % /var`; of the fullest one, which runs out of space first. */
+function formatFullest(filesystems: readonly GuestFilesystem[] | null): string {
+  const fullest = findFullest(filesystems ?? []);
+  if (!fullest) return "-";
+  const { mountpoint, usedBytes, totalBytes } = fullest;
+  const place = mountpoint.length > SHOWN ? `${mountpoint.slice(0, SHOWN - 1)}…` : mountpoint;
+  return `${Math.ceil((usedBytes / totalBytes) * 100)} % ${plain(place)}`;
+}
 
 const sizeOrDash = (bytes: number | null | undefined): string =>
   bytes === null || bytes === undefined ? "-" : formatSize(bytes);
@@ -60,17 +76,18 @@ const sizeOrDash = (bytes: number | null | undefined): string =>
 /** Pure: a table, the busiest VM first. */
 export function formatUsages(all: readonly Usage[]): string {
   const sorted = all.toSorted((one, other) => (other.cpuPercent ?? 0) - (one.cpuPercent ?? 0));
-  const rows = sorted.map(({ name, pid, cpuPercent, rssBytes, pssBytes, memoryBytes, disk, network }) => [
+  const rows = sorted.map(({ name, pid, cpuPercent, rssBytes, pssBytes, memoryBytes, ...vm }) => [
     plain(name),
     String(pid),
     cpuPercent === null ? "-" : cpuPercent.toFixed(1),
     sizeOrDash(rssBytes),
     sizeOrDash(pssBytes),
     sizeOrDash(memoryBytes),
-    sizeOrDash(disk?.readBytesPerSecond),
-    sizeOrDash(disk?.writtenBytesPerSecond),
-    sizeOrDash(network?.receivedBytesPerSecond),
-    sizeOrDash(network?.sentBytesPerSecond),
+    sizeOrDash(vm.disk?.readBytesPerSecond),
+    sizeOrDash(vm.disk?.writtenBytesPerSecond),
+    sizeOrDash(vm.network?.receivedBytesPerSecond),
+    sizeOrDash(vm.network?.sentBytesPerSecond),
+    formatFullest(vm.filesystems),
   ]);
   return formatTable([HEAD, ...rows]);
 }

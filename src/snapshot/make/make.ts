@@ -60,6 +60,8 @@ export interface Made {
   heldBytes: number;
   storedBytes: number;
   seconds: number;
+  /** Why it was not pushed to the repository, as it should have been. */
+  notPushed?: unknown;
 }
 
 /**

@@ -88,7 +88,7 @@ async function tagSnapshot(
 
 /**
  * Creates a snapshot and pushes it to the repository. The repository's settings are checked before.
- * @throws 74 if the snapshot was created, but not pushed
+ * @returns it, also if it was not pushed
  */
 export async function backupAndPush(context: Context, request: BackupRequest): Promise<Made> {
   const hostdir = findHostdir(context);
@@ -99,14 +99,18 @@ export async function backupAndPush(context: Context, request: BackupRequest): P
   try {
     await pushSnapshots(context, [made.name], request.rateLimit, repository);
   } catch (error) {
-    if (error instanceof SignalError || !(error instanceof VmError)) throw error;
-    const hint = [error.hint, `push it later: ${commandLine("snapshots", "push", made.name)}`];
-    throw new VmError("io", `the snapshot was created, but not pushed: ${error.message}`, {
-      cause: error,
-      hint: hint.filter(Boolean).join("\n"),
-    });
+    return { ...made, notPushed: explainUnpushed(error, made.name) };
   }
   return made;
+}
+
+function explainUnpushed(error: unknown, name: string): unknown {
+  if (error instanceof SignalError || !(error instanceof VmError)) return error;
+  const hint = [error.hint, `push it later: ${commandLine("snapshots", "push", name)}`];
+  return new VmError("io", `the snapshot was created, but not pushed: ${error.message}`, {
+    cause: error,
+    hint: hint.filter(Boolean).join("\n"),
+  });
 }
 
 /** Compares ids if both have one, else times: restic stores whole seconds. */

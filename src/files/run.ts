@@ -1,3 +1,4 @@
+import { confineBy } from "../vm/jail.ts";
 import { closeSync, ftruncateSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { programLine } from "../lib/command-line.ts";
@@ -112,7 +113,14 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   const write = async (piece: Uint8Array): Promise<void> => {
     log = Buffer.concat([log, piece]).subarray(-LOG_BYTES);
   };
-  const run = { job: "files", rescue, machine, capabilities, quiet: true } as const;
+  const run = {
+    job: "files",
+    rescue,
+    machine,
+    capabilities,
+    confine: confineBy(context, vm.settings),
+    quiet: true,
+  } as const;
   const status = await runRescue(context, work, run, write).catch((error: unknown) => {
     // Its hint may name a log in a directory that is removed now.
     throw error instanceof VmError && error.hint?.includes(work.dir) && isTemporary

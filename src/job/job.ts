@@ -1,3 +1,4 @@
+import { confineBy } from "../vm/jail.ts";
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
@@ -107,7 +108,7 @@ export async function jobVm(
       const status = await runRescue(
         context,
         work,
-        { job: name, rescue, machine, capabilities },
+        { job: name, rescue, machine, capabilities, confine: confineBy(context, vm.settings) },
         jobLog.write,
       );
       restoreOutput(work);

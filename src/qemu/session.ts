@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, constants, lstatSync, openSync, readdirSync } from "node:fs";
+import { chmodSync, closeSync, constants, lchownSync, lstatSync, openSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
@@ -6,13 +6,14 @@ import { shellQuote } from "../lib/shell.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
-import { start, type Child } from "../process/exec.ts";
 import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
+import type { Jail } from "./jail.ts";
+import { startQemuChild, type QemuChild } from "./jailed-child.ts";
 import { readLastLines } from "./last-lines.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
@@ -43,6 +44,8 @@ export interface QemuEnd {
 
 export interface QemuOptions {
   argv: readonly string[];
+  /** Absent: qemu has all rights of this program. */
+  jail: Jail | undefined;
   /** Working directory of qemu, with its sockets. */
   directory: string;
   /** Path of its QMP socket, absolute. */
@@ -91,12 +94,12 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
   const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-  let child: Child;
+  let child: QemuChild;
   let companion: Companion | undefined;
   try {
     companion = await options.companion?.();
     // If this program is killed, SIGTERM lets qemu flush its images.
-    child = start(argv, {
+    child = startQemuChild(argv, options.jail, {
       cwd: directory,
       stdout: log,
       stderr: log,
@@ -121,13 +124,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     await companion?.end();
     throw failure;
   }
+  child.settlePid();
   if (companion) closeSync(companion.fd);
-  // With umask 077, qemu creates them with mode 0700.
-  for (const name of readdirSync(directory)) {
-    const path = join(directory, name);
-    if (name.endsWith(".sock") && lstatSync(path, { throwIfNoEntry: false })?.isSocket())
-      chmodSync(path, 0o600);
-  }
+  takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
   let panicked = false;
   qmp.onEvent((event) => {
@@ -153,7 +152,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     throw stillRunningError({ pid: child.pid, name: "qemu" });
   };
   return {
-    pid: child.pid,
+    get pid() {
+      return child.pid;
+    },
     qmp,
     ended,
     get panicked() {
@@ -168,9 +169,21 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   };
 }
 
+/** Has what qemu has created in its directory belong to this program's user, and sockets be its alone. */
+function takeFiles(directory: string, jail: Jail | undefined): void {
+  for (const name of readdirSync(directory)) {
+    const path = join(directory, name);
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (jail?.user && stats?.uid === jail.user.uid && !stats.isSymbolicLink())
+      lchownSync(path, process.getuid!(), process.getgid!());
+    // With umask 077, qemu creates them with mode 0700.
+    if (name.endsWith(".sock") && stats?.isSocket()) chmodSync(path, 0o600);
+  }
+}
+
 /** Error for a qemu without a greeting. It is killed if it still runs. */
 async function startError(
-  child: Child,
+  child: QemuChild,
   { logPath, script, startLimitMs = START_MS }: QemuOptions,
   why: "exited" | "late",
 ): Promise<unknown> {
@@ -208,7 +221,7 @@ export const exitError = (what: string, end: QemuEnd, logPath: string, cause: un
 
 /** @returns how it went wrong otherwise: qemu has exited, or has not greeted in time */
 async function connectWhenUp(
-  child: Child,
+  child: QemuChild,
   socket: string,
   limitMs: number,
 ): Promise<QmpClient | "exited" | "late"> {

@@ -9,6 +9,7 @@ import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
+import { describeJail } from "./jail-text.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import type { Status } from "./status-types.ts";
@@ -124,6 +125,7 @@ export function formatStatus(vm: Status): string {
     ],
     ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
     ["pid", vm.pid?.toString()],
+    ["jail", vm.jail && describeJail(vm.jail)],
     ["started", vm.started ? formatTime(vm.started) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
     ["ended", vm.lastEnd ? formatEnd(vm.lastEnd) : undefined],

@@ -163,6 +163,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
     ...(aios.length === 1 && { diskAio: aios[0]! }),
     display: recorded?.display ?? null,
+    ...(recorded?.jail && { jail: recorded.jail }),
     pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),

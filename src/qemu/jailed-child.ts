@@ -1,0 +1,95 @@
+import { closeSync, readSync } from "node:fs";
+import { constants } from "node:os";
+import { hasErrno } from "../lib/errors.ts";
+import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
+import { forbidCoreDumps, pipe } from "../process/libc.ts";
+import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
+
+/** A qemu, in its jail or without one. */
+export interface QemuChild extends Child {
+  /** Finds qemu's own pid, once it has answered. */
+  settlePid(): void;
+}
+
+/** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
+const noEnvironment = (): Record<string, undefined> =>
+  Object.fromEntries(Object.keys(process.env).map((name) => [name, undefined]));
+
+/** @param argv qemu's command line */
+export function startQemuChild(
+  argv: readonly string[],
+  jail: Jail | undefined,
+  options: StartOptions & { whenOrphaned: "TERM" | "none"; cwd: string; furtherFds: number[] },
+): QemuChild {
+  if (!jail) return { ...start(argv, options), settlePid: () => {} };
+  const [qemu, ...args] = argv;
+  const { cwd: directory, furtherFds, whenOrphaned } = options;
+  const [readEnd, writeEnd] = pipe();
+  const words = buildJailArgv(jail, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
+  let child: Child;
+  try {
+    child = start([...words, requireProgram(qemu!), ...args], {
+      ...options,
+      // Without bwrap the last program before qemu does that.
+      whenOrphaned: jail.root || jail.setpriv === undefined ? whenOrphaned : "none",
+      ...(jail.root && { furtherFds: [...furtherFds, writeEnd], env: noEnvironment() }),
+    });
+  } catch (error) {
+    closeSync(readEnd);
+    throw error;
+  } finally {
+    closeSync(writeEnd);
+  }
+  if (child.pid > 0) forbidCoreDumps(child.pid);
+  if (!jail.root) {
+    closeSync(readEnd);
+    return { ...child, settlePid: () => {} };
+  }
+  return followJailed(child, readEnd);
+}
+
+const MAX_INFO_BYTES = 4096;
+
+/** bwrap is qemu's parent: it waits for it, and exits as it does. */
+function followJailed(child: Child, readEnd: number): QemuChild {
+  let pid: number | undefined;
+  let open = true;
+  const settlePid = (): void => {
+    if (!open) return;
+    open = false;
+    const bytes = Buffer.alloc(MAX_INFO_BYTES);
+    // bwrap has written it before qemu was started.
+    pid = readJailedPid(bytes.toString("latin1", 0, readSync(readEnd, bytes)));
+    closeSync(readEnd);
+  };
+  return {
+    get pid() {
+      return pid ?? child.pid;
+    },
+    settlePid,
+    done: child.done.then((result) => {
+      if (open) closeSync(readEnd);
+      open = false;
+      const signal = signalOfStatus(result.status);
+      return signal === undefined ? result : { ...result, status: null, signal: nameOfSignal(signal) };
+    }),
+    // bwrap would die of a signal to its process group, and its exit status be lost, before qemu has exited.
+    kill: (signal) => (pid === undefined ? child.kill(signal) : sendTo(pid, signal)),
+    // Nothing but qemu stays.
+    release: () => {
+      child.release();
+      if (pid !== undefined) sendTo(child.pid, "SIGKILL");
+    },
+  };
+}
+
+const nameOfSignal = (number: number): string =>
+  Object.entries(constants.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`;
+
+function sendTo(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!hasErrno(error, "ESRCH")) throw error;
+  }
+}

@@ -1,0 +1,94 @@
+import { closeSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { sha256 } from "../lib/crypto.ts";
+import { lstatOf } from "../lib/read-file.ts";
+import { plain } from "../lib/text.ts";
+import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
+import { pipe } from "../process/libc.ts";
+import { buildJailArgv, type Jail } from "./jail.ts";
+import { viewOf } from "./jail-view.ts";
+
+/** Programs of a jail, as far as they work on this host. */
+export interface JailPrograms {
+  /** Full path of bwrap; undefined: see `problem`. */
+  bwrap: string | undefined;
+  /** Full path of util-linux's setpriv. */
+  setpriv: string | undefined;
+  /** Why there are no namespaces: `bubblewrap (bwrap) is not installed`. */
+  problem: string | undefined;
+}
+
+/** A user of its own for qemu; it opens this program's files by that capability, in a root that holds no others. */
+export const JAIL_CAPABILITIES = ["dac_override"] as const;
+/** Users of qemus that root starts, above those that systems give out. */
+export const FIRST_UID = 1_900_000_000;
+
+export const NOT_INSTALLED = "bubblewrap (bwrap) is not installed";
+
+/**
+ * Finds out what a jail can have on this host, by starting a program in one. That it works is remembered in `cacheDirectory`
+ * until the next boot, or until bwrap or a setting of the kernel changes.
+ */
+export async function probeJail(cacheDirectory: string | undefined): Promise<JailPrograms> {
+  const found = findProgram("setpriv");
+  const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
+  const bwrap = findProgram("bwrap");
+  if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED };
+  const mark = cacheDirectory && join(cacheDirectory, `jail-${fingerprint(bwrap)}`);
+  const works = mark !== undefined && lstatOf(mark) !== undefined;
+  const problem = works ? undefined : await tryJail(bwrap, setpriv);
+  if (problem !== undefined) return { bwrap: undefined, setpriv, problem };
+  if (mark !== undefined && !works) remember(cacheDirectory!, mark);
+  return { bwrap, setpriv, problem: undefined };
+}
+
+/** Settings of the kernel that forbid namespaces, and this boot. */
+const CONDITIONS = [
+  "kernel/random/boot_id",
+  "user/max_user_namespaces",
+  "kernel/unprivileged_userns_clone",
+  "kernel/apparmor_restrict_unprivileged_userns",
+];
+
+function fingerprint(bwrap: string): string {
+  const { size, mtimeMs, mode } = statSync(bwrap);
+  const conditions = CONDITIONS.map((name) => {
+    try {
+      return readFileSync(join("/proc/sys", name), "latin1");
+    } catch {
+      return "";
+    }
+  });
+  const facts = [bwrap, size, mtimeMs, mode, process.getuid!(), ...conditions];
+  return sha256(facts.join("\n")).slice(0, 16);
+}
+
+/** Best effort: without it each start tries anew. */
+function remember(directory: string, mark: string): void {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    writeFileSync(mark, "", { mode: 0o600 });
+  } catch {
+    // HOME may be read-only or absent.
+  }
+}
+
+/** @returns why it does not work, in one line */
+async function tryJail(bwrap: string, setpriv: string | undefined): Promise<string | undefined> {
+  const isRoot = process.getuid!() === 0;
+  const jail: Jail = {
+    root: { bwrap, offline: true, ...viewOf("true", []) },
+    setpriv,
+    user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
+  };
+  const [readEnd, writeEnd] = pipe();
+  try {
+    const start = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
+    const argv = [...buildJailArgv(jail, start), findProgram("true") ?? "/bin/true"];
+    const result = await exec(argv, { anyStatus: true, furtherFds: [writeEnd] });
+    return result.status === 0 ? undefined : `bwrap: ${plain(lastLineOf(result).replace(/^bwrap: /, ""))}`;
+  } finally {
+    closeSync(readEnd);
+    closeSync(writeEnd);
+  }
+}

@@ -1,0 +1,195 @@
+import { mkdirSync, statfsSync } from "node:fs";
+import { join } from "node:path";
+import type { Settings } from "../config/schema.ts";
+import { sha256 } from "../lib/crypto.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { plain } from "../lib/text.ts";
+import { ARCH } from "../machine/arch.ts";
+import type { Machine } from "../machine/types.ts";
+import {
+  pathsOfDirectory,
+  pathsOfMachine,
+  UnknownReference,
+  viewOf,
+  type WantedPath,
+} from "../qemu/jail-view.ts";
+import type { Jail } from "../qemu/jail.ts";
+import { FIRST_UID, JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
+import { HOST, isDiskName, WORK } from "../store/layout.ts";
+import type { JailRecord } from "../store/mark-types.ts";
+import type { Context } from "./context.ts";
+
+/** A jail for one qemu. */
+export interface PlannedJail {
+  /** Undefined: JAIL=off. */
+  jail: Jail | undefined;
+  /** What it has, and why not more. */
+  record: JailRecord;
+}
+
+/** What a qemu is started for. */
+export interface JailRequest {
+  /** Absent: one that only copies images. */
+  machine?: Machine;
+  /** Its program; that of the machine by default. */
+  program?: string;
+  /** qemu's working directory. */
+  directory: string;
+  /** Its snapshots can be made while it runs: HOSTDIR. Absent: none can. */
+  hostdir?: string;
+  /** Further files, behind those of the machine. */
+  further?: readonly WantedPath[];
+}
+
+/** Files in a working directory that qemu writes to, besides those that the machine's arguments name. */
+const WRITTEN: ReadonlySet<string> = new Set([
+  WORK.consoleLog,
+  WORK.rescueConsoleLog,
+  WORK.eventsIn,
+  WORK.eventsOut,
+  WORK.screen,
+]);
+
+const isWritten = (name: string): boolean => WRITTEN.has(name) || isDiskName(name);
+
+const BARE: JailRecord = {
+  namespaces: false,
+  network: false,
+  noNewPrivileges: false,
+  uid: null,
+  reasons: [],
+};
+
+type Traits = Pick<Machine, "nics" | "display" | "extraArgs" | "shares">;
+const NO_GUEST: Traits = { nics: [], display: { kind: "serial" }, extraArgs: [], shares: [] };
+
+/** Has the jails of one command's qemus planned, by their machines and directories. */
+export type Confine = (machine: Machine, directory: string) => Promise<Jail | undefined>;
+export const confineBy =
+  (context: Pick<Context, "cacheDirectory">, settings: Pick<Settings, "JAIL">): Confine =>
+  async (machine, directory) =>
+    (await planJail(context, settings, { machine, directory })).jail;
+
+/** Decides on the jail of a qemu, by JAIL, this host and the machine. */
+export async function planJail(
+  context: Pick<Context, "cacheDirectory">,
+  { JAIL }: Pick<Settings, "JAIL">,
+  request: JailRequest,
+): Promise<PlannedJail> {
+  const own = process.getuid!();
+  if (JAIL === "off") return { jail: undefined, record: { ...BARE, uid: own, reasons: ["JAIL=off"] } };
+  const { machine, directory, hostdir, further = [] } = request;
+  const { program = ARCH[machine!.arch].binary } = request;
+  const traits = machine ?? NO_GUEST;
+  const loose = findLoose(traits);
+  if (loose?.helper) return { jail: undefined, record: { ...BARE, uid: own, reasons: [loose.reason] } };
+  const { bwrap, setpriv, problem } = await probeJail(context.cacheDirectory);
+  const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
+  const withoutRoot = (reason: string): PlannedJail => ({
+    jail: { root: undefined, setpriv, user: undefined },
+    record: { ...BARE, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
+  });
+  if (bwrap === undefined) return withoutRoot(problem!);
+  if (loose) return withoutRoot(loose.reason);
+  let paths: WantedPath[];
+  try {
+    paths = [
+      ...pathsOfDirectory(directory, isWritten),
+      ...(hostdir === undefined ? [] : pathsOfSnapshots(hostdir)),
+      ...(machine ? pathsOfMachine(machine) : []),
+      ...further,
+    ];
+  } catch (error) {
+    if (!(error instanceof UnknownReference)) throw error;
+    return withoutRoot(`the image ${error.message} refers to something else than a file`);
+  }
+  const offline = !usesHostNetwork(traits);
+  const { user, reason } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
+  return {
+    jail: { root: { bwrap, offline, ...viewOf(program, paths) }, setpriv, user },
+    record: {
+      namespaces: true,
+      network: offline,
+      noNewPrivileges,
+      uid: user?.uid ?? own,
+      reasons: reason === undefined ? [] : [reason],
+    },
+  };
+}
+
+/** Arguments of the user's own that may name files and programs of the host, or connect to it. */
+const REACHES =
+  /\/|^--?(audio|audiodev|chardev|display|gdb|incoming|monitor|mon|net|netdev|nic|parallel|qmp|qmp-pretty|s|serial|smb|spice|vnc)$|\b(vfio|vhost|usb-host|host_device|sdl|gtk|file)/;
+/** Networks whose setuid helper qemu starts. */
+const NEEDS_HELPER = /^(type=|\{.*"type"\s*:\s*")?(bridge|tap|vhost-vdpa|passt)\b/;
+
+/** Why a machine cannot have a root of its own; `helper`: nor do without gaining privileges. */
+function findLoose({ extraArgs, shares }: Traits): { reason: string; helper: boolean } | undefined {
+  const helper = extraArgs.find(
+    (word, index) =>
+      index > 0 && NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1]!),
+  );
+  if (helper !== undefined)
+    return { reason: `further argument of qemu that starts a program: ${plain(helper)}`, helper: true };
+  const reach = extraArgs.find((word) => REACHES.test(word));
+  if (reach !== undefined)
+    return { reason: `further argument of qemu that reaches outside: ${plain(reach)}`, helper: false };
+  const whole = shares.find(({ path }) => realPath(path) === "/");
+  return whole && { reason: `the share ${plain(whole.tag)} is the whole host`, helper: false };
+}
+
+/** Snapshots are made in that directory while the VM runs. Those that are there stay as they are. */
+function pathsOfSnapshots(hostdir: string): WantedPath[] {
+  const backups = join(hostdir, HOST.backups);
+  // One that is created later would not be in qemu's root.
+  if (lstatOf(backups) === undefined) mkdirSync(backups, { mode: 0o700 });
+  return realPath(backups) === undefined ? [] : pathsOfDirectory(backups, () => false);
+}
+
+/** Does qemu itself open sockets of the host's network? passt does so in its place; a tap device it only gets. */
+const usesHostNetwork = ({ nics, display, extraArgs }: Traits): boolean =>
+  nics.some(({ network }) => network.kind === "user") ||
+  ("at" in display && "port" in display.at) ||
+  extraArgs.length > 0;
+
+/** How many users qemus of root have. */
+const UIDS = 90_000_000;
+
+/** Types of filesystems on which that capability opens all files (f_type of statfs(2)): those of this host, and no FUSE. */
+const LOCAL: ReadonlySet<number> = new Set([
+  0xef53, 0x58465342, 0x9123683e, 0x01021994, 0x794c7630, 0x2fc12fc1, 0xf2f52010, 0xca451a4e, 0x73717368,
+  0x9660, 0x15013346, 0x4d44, 0x2011bab0, 0x858458f6, 0xe0f5e1e2, 0x62656572, 0x9fa0, 0x1cd1,
+]);
+
+/** The user of a qemu that root starts: one for each working directory, but root itself, with few rights, where that cannot do. */
+function chooseUser(
+  { shares }: Traits,
+  directory: string,
+  paths: readonly WantedPath[],
+  setpriv: string | undefined,
+): { user?: Jail["user"]; reason?: string } {
+  if (setpriv === undefined) return { reason: "qemu runs as root: setpriv (util-linux) is not installed" };
+  const written = shares.find(({ writable }) => writable);
+  if (written)
+    return {
+      user: { uid: 0, capabilities: [...JAIL_CAPABILITIES, "chown", "fowner", "fsetid"] },
+      reason: `qemu runs as root: what the guest creates in the share ${plain(written.tag)} is to be root's`,
+    };
+  const remote = paths.find(({ path }) => !isLocal(path));
+  if (remote)
+    return {
+      user: { uid: 0, capabilities: JAIL_CAPABILITIES },
+      reason: `qemu runs as root: ${plain(remote.path)} is on a filesystem that other users may not read`,
+    };
+  const uid = FIRST_UID + (Number.parseInt(sha256(directory).slice(0, 8), 16) % UIDS);
+  return { user: { uid, capabilities: JAIL_CAPABILITIES } };
+}
+
+function isLocal(path: string): boolean {
+  try {
+    return LOCAL.has(statfsSync(path).type >>> 0);
+  } catch {
+    // It does not exist: the jail has no such file.
+    return true;
+  }
+}

@@ -11,7 +11,9 @@ import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf } from "../qmp/commands.ts";
 import type { Context } from "../vm/context.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { Vm } from "../vm/find.ts";
+import { nameForQemu } from "../vm/lend.ts";
 import { Media, NoSuchIso } from "../vm/media.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { withMachine } from "./disks/open.ts";
@@ -45,14 +47,14 @@ export function parseCdRequest(args: {
  */
 export async function changeCd(context: Context, { iso, force }: CdRequest): Promise<void> {
   const command = iso === undefined ? "eject the CD" : "change the CD";
-  await withMachine(context, command, async ({ vm, qmp }) => {
+  await withMachine(context, command, async ({ vm, work, qmp }) => {
     const path = iso === undefined ? undefined : await findCd(context, vm, iso);
     const what = path === undefined ? "the CD drive is empty" : `the guest has ${path}`;
     const drive = qmp && (await findCdDrive(qmp));
     const isEmpty = !qmp || (await findInsertedCd(qmp)) === undefined;
     if (path === undefined && isEmpty && vm.settings.ISO === "")
       return log.info("the CD drive is empty already");
-    if (drive) await changeMedium(qmp, drive, path, { command, force });
+    if (drive) await changeMedium(work, qmp, drive, path, { command, force });
     storeSettings(vm, command, {
       ISO: path === undefined ? "" : nameToStore(context, vm, iso!, path),
       KEEPCD: path === undefined ? "" : "1",
@@ -85,6 +87,7 @@ const nameToStore = ({ cwd }: Context, { hostdir }: Vm, typed: string, path: str
 
 /** Changes the CD. The new one is opened first: if that fails, the old one stays. */
 async function changeMedium(
+  work: Workdir,
   qmp: QmpClient,
   drive: CdDrive,
   path: string | undefined,
@@ -97,7 +100,8 @@ async function changeMedium(
   const next = CD_NODES.find((node) => node !== old)!;
   if (path !== undefined) {
     const blockDevice = statSync(path).isBlockDevice();
-    await qmp.execute("blockdev-add", buildCdNode({ path, blockDevice }, next) as ArgsOf<"blockdev-add">);
+    const medium = { path: await nameForQemu(work, path, "read"), blockDevice };
+    await qmp.execute("blockdev-add", buildCdNode(medium, next) as ArgsOf<"blockdev-add">);
   }
   try {
     await openTray(qmp, drive, opening);

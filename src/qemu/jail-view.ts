@@ -11,6 +11,9 @@ export type WantedPath = JailPath;
 
 const read = (path: string): WantedPath => ({ path, access: "read" });
 
+const write = (path: string): WantedPath => ({ path, access: "write" });
+const device = (path: string): WantedPath => ({ path, access: "device" });
+
 /** Programs, libraries, firmware and keymaps, and the host's settings that they read. Those that do not exist are left out. */
 const SYSTEM: readonly WantedPath[] = [
   ...["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"].map(read),
@@ -119,13 +122,12 @@ export function pathsOfMachine(machine: Machine): WantedPath[] {
     ...("at" in display && display.passwordFile !== undefined ? [read(display.passwordFile)] : []),
     ...(firmware ? [{ path: firmware.vars.path, access: "write" } as const] : []),
     ...nics.flatMap(({ lifeline }) => (lifeline === undefined ? [] : [write(lifeline)])),
+    ...(nics.some(({ network }) => network.kind === "tap") ? [device("/dev/net/tun")] : []),
     ...shares.map(({ path, writable }) => (writable ? write(path) : read(path))),
     // Geometry and limits of block devices.
     ...(hasDevice ? [read("/sys")] : []),
   ];
 }
-
-const write = (path: string): WantedPath => ({ path, access: "write" });
 
 /** Longer ones are damaged. */
 const LONGEST_CHAIN = 200;

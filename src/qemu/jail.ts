@@ -10,6 +10,9 @@ export interface JailPath {
   access: "read" | "write" | "device";
 }
 
+/** The lowest user of qemus that root starts: above those that systems give out. */
+export const FIRST_UID = 1_900_000_000;
+
 /** What a jail's root holds. */
 export interface JailView {
   /** Outer ones first. */

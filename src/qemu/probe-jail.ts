@@ -5,7 +5,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
 import { pipe } from "../process/libc.ts";
-import { buildJailArgv, type Jail } from "./jail.ts";
+import { buildJailArgv, FIRST_UID, type Jail } from "./jail.ts";
 import { viewOf } from "./jail-view.ts";
 
 /** Programs of a jail, as far as they work on this host. */
@@ -20,8 +20,6 @@ export interface JailPrograms {
 
 /** A user of its own for qemu; it opens this program's files by that capability, in a root that holds no others. */
 export const JAIL_CAPABILITIES = ["dac_override"] as const;
-/** Users of qemus that root starts, above those that systems give out. */
-export const FIRST_UID = 1_900_000_000;
 
 export const NOT_INSTALLED = "bubblewrap (bwrap) is not installed";
 

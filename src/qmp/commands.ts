@@ -144,6 +144,13 @@ export const QMP_COMMANDS = {
     },
     limitMs: DISK_MS,
   },
+  // qapi/misc.json; sent with a descriptor (send-descriptor.ts).
+  getfd: { args: { fdname: "string" }, limitMs: QUERY_MS },
+  "add-fd": { args: { opaque: "string" }, reply: { "fdset-id": "number" }, limitMs: QUERY_MS },
+  "query-fdsets": {
+    reply: [{ "fdset-id": "number", fds: [{ "opaque?": "string" }] }],
+    limitMs: QUERY_MS,
+  },
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
   block_resize: { args: { ...NODE_NAME, size: "number" }, limitMs: DISK_MS },
   "query-block": {

@@ -6,6 +6,7 @@ import { lstatOf, realPath } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
+import { findHelper } from "../qemu/argv.ts";
 import {
   pathsOfDirectory,
   pathsOfMachine,
@@ -13,8 +14,8 @@ import {
   viewOf,
   type WantedPath,
 } from "../qemu/jail-view.ts";
-import type { Jail } from "../qemu/jail.ts";
-import { FIRST_UID, JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
+import { FIRST_UID, type Jail } from "../qemu/jail.ts";
+import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
 import { HOST, isDiskName, WORK } from "../store/layout.ts";
 import type { JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
@@ -104,7 +105,7 @@ export async function planJail(
     return withoutRoot(`the image ${error.message} refers to something else than a file`);
   }
   const offline = !usesHostNetwork(traits);
-  const { user, reason } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
+  const { user, reasons = [] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
   return {
     jail: { root: { bwrap, offline, ...viewOf(program, paths) }, setpriv, user },
     record: {
@@ -112,7 +113,7 @@ export async function planJail(
       network: offline,
       noNewPrivileges,
       uid: user?.uid ?? own,
-      reasons: reason === undefined ? [] : [reason],
+      reasons,
     },
   };
 }
@@ -120,15 +121,10 @@ export async function planJail(
 /** Arguments of the user's own that may name files and programs of the host, or connect to it. */
 const REACHES =
   /\/|^--?(audio|audiodev|chardev|display|gdb|incoming|monitor|mon|net|netdev|nic|parallel|qmp|qmp-pretty|s|serial|smb|spice|vnc)$|\b(vfio|vhost|usb-host|host_device|sdl|gtk|file)/;
-/** Networks whose setuid helper qemu starts. */
-const NEEDS_HELPER = /^(type=|\{.*"type"\s*:\s*")?(bridge|tap|vhost-vdpa|passt)\b/;
 
 /** Why a machine cannot have a root of its own; `helper`: nor do without gaining privileges. */
 function findLoose({ extraArgs, shares }: Traits): { reason: string; helper: boolean } | undefined {
-  const helper = extraArgs.find(
-    (word, index) =>
-      index > 0 && NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1]!),
-  );
+  const helper = findHelper(extraArgs);
   if (helper !== undefined)
     return { reason: `further argument of qemu that starts a program: ${plain(helper)}`, helper: true };
   const reach = extraArgs.find((word) => REACHES.test(word));
@@ -148,7 +144,7 @@ function pathsOfSnapshots(hostdir: string): WantedPath[] {
 
 /** Does qemu itself open sockets of the host's network? passt does so in its place; a tap device it only gets. */
 const usesHostNetwork = ({ nics, display, extraArgs }: Traits): boolean =>
-  nics.some(({ network }) => network.kind === "user") ||
+  nics.some(({ network: { kind } }) => kind === "user" || kind === "tap") ||
   ("at" in display && "port" in display.at) ||
   extraArgs.length > 0;
 
@@ -163,26 +159,35 @@ const LOCAL: ReadonlySet<number> = new Set([
 
 /** The user of a qemu that root starts: one for each working directory, but root itself, with few rights, where that cannot do. */
 function chooseUser(
-  { shares }: Traits,
+  traits: Traits,
   directory: string,
   paths: readonly WantedPath[],
   setpriv: string | undefined,
-): { user?: Jail["user"]; reason?: string } {
-  if (setpriv === undefined) return { reason: "qemu runs as root: setpriv (util-linux) is not installed" };
-  const written = shares.find(({ writable }) => writable);
-  if (written)
-    return {
-      user: { uid: 0, capabilities: [...JAIL_CAPABILITIES, "chown", "fowner", "fsetid"] },
-      reason: `qemu runs as root: what the guest creates in the share ${plain(written.tag)} is to be root's`,
-    };
+): { user?: Jail["user"]; reasons?: string[] } {
+  const { shares, nics } = traits;
+  if (setpriv === undefined) return { reasons: ["qemu runs as root: setpriv (util-linux) is not installed"] };
   const remote = paths.find(({ path }) => !isLocal(path));
   if (remote)
     return {
       user: { uid: 0, capabilities: JAIL_CAPABILITIES },
-      reason: `qemu runs as root: ${plain(remote.path)} is on a filesystem that other users may not read`,
+      reasons: [`qemu runs as root: ${plain(remote.path)} is on a filesystem that other users may not read`],
     };
   const uid = FIRST_UID + (Number.parseInt(sha256(directory).slice(0, 8), 16) % UIDS);
-  return { user: { uid, capabilities: JAIL_CAPABILITIES } };
+  // The guest's root gives files there owners; mapped ones have them beside.
+  const owned = shares.find(({ writable, security }) => writable && security === "none");
+  const tap = nics.find(({ network }) => network.kind === "tap");
+  const reasons = [
+    ...(owned ? [`qemu may change owners in the share ${plain(owned.tag)}`] : []),
+    ...(tap ? [`qemu may configure the host's network, for the tap device ${plain(tap.network.name!)}`] : []),
+  ];
+  const capabilities = [
+    ...JAIL_CAPABILITIES,
+    ...(owned ? ["chown", "fowner", "fsetid"] : []),
+    ...(tap ? ["net_admin"] : []),
+    // Forwards of low ports, now or later.
+    ...(usesHostNetwork(traits) ? ["net_bind_service"] : []),
+  ];
+  return { user: { uid, capabilities }, reasons };
 }
 
 function isLocal(path: string): boolean {

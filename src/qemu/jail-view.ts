@@ -38,17 +38,22 @@ function findOwnProgram(name: string): WantedPath[] {
   );
 }
 
+/** The widest last. */
+const ACCESSES: readonly JailPath["access"][] = ["read", "write", "device"];
+
 /**
  * What a jail's root holds.
  * @param program qemu
- * @param wanted absolute; later ones are in force over earlier ones of the same place
+ * @param wanted absolute; of one place the widest access is in force
  */
 export function viewOf(program: string, wanted: readonly WantedPath[]): JailView {
   const links = new Map<string, string>();
   const found = new Map<string, JailPath["access"]>();
   for (const { path, access } of [...SYSTEM, ...findOwnProgram(program), ...wanted]) {
     const real = resolveLinks(path, links);
-    if (lstatSync(real, { throwIfNoEntry: false }) !== undefined) found.set(real, access);
+    const known = found.get(real);
+    const isWider = known === undefined || ACCESSES.indexOf(access) > ACCESSES.indexOf(known);
+    if (isWider && lstatSync(real, { throwIfNoEntry: false }) !== undefined) found.set(real, access);
   }
   const paths = [...found]
     .map(([path, access]): JailPath => ({ path, access }))

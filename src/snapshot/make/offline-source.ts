@@ -38,8 +38,6 @@ export async function openOffline(
     further: [
       ...pathsOfDisks(sources.filter(({ disk }) => disk)),
       { path: join(vm.hostdir, HOST.backups), access: "read" },
-      // In that directory.
-      { path: staged, access: "write" },
     ],
   });
   const machine = await startQemu({

@@ -13,7 +13,7 @@ import type { ArgsOf } from "../qmp/commands.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Vm } from "../vm/find.ts";
-import { nameForQemu } from "../vm/lend.ts";
+import { nameForQemu } from "../live/lend.ts";
 import { Media, NoSuchIso } from "../vm/media.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { withMachine } from "./disks/open.ts";
@@ -100,7 +100,7 @@ async function changeMedium(
   const next = CD_NODES.find((node) => node !== old)!;
   if (path !== undefined) {
     const blockDevice = statSync(path).isBlockDevice();
-    const medium = { path: await nameForQemu(work, path, "read"), blockDevice };
+    const medium = { path: await nameForQemu(work.dir, path, "read"), blockDevice };
     await qmp.execute("blockdev-add", buildCdNode(medium, next) as ArgsOf<"blockdev-add">);
   }
   try {

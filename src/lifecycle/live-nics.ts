@@ -22,7 +22,7 @@ import { updateRun } from "../store/mark.ts";
 import { connectCards, refuseSameTap } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { networksOf, resolveNics } from "../vm/nics.ts";
-import { nameForQemu } from "../vm/lend.ts";
+import { nameForQemu } from "../live/lend.ts";
 import { withMonitor } from "../vm/running.ts";
 import { recordChanges, type Run } from "../vm/running-settings.ts";
 import { unplugDevice } from "./unplug.ts";
@@ -97,7 +97,7 @@ export async function plugNic(
   const nic = nics.find((one) => one.number === number)!;
   const cards = await connectCards(context, run.work.dir, run.now.settings.GUESTNAME, [nic]);
   try {
-    const lifeline = nic.lifeline && (await nameForQemu(run.work, nic.lifeline, "write"));
+    const lifeline = nic.lifeline && (await nameForQemu(run.work.dir, nic.lifeline, "write"));
     for (const fd of cards.fds) await sendNamedDescriptor(join(run.work.dir, WORK.qmp), fdName(number), fd);
     await plug(run, lifeline === undefined ? nic : { ...nic, lifeline });
   } catch (error) {

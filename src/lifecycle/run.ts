@@ -188,7 +188,6 @@ async function startVm(
       const { jail, record } = await planJail(context, vm.settings, {
         machine: resolved,
         directory: work.dir,
-        hostdir: vm.hostdir,
       });
       recordStart(context, vm, work, resolved, record, { ssh, detach });
       const starting = { argv, jail, capabilities, detached: detach, ramFds: ram.fds, resuming };

@@ -147,6 +147,7 @@ export const QMP_COMMANDS = {
   // qapi/misc.json; sent with a descriptor (send-descriptor.ts).
   getfd: { args: { fdname: "string" }, limitMs: QUERY_MS },
   "add-fd": { args: { opaque: "string" }, reply: { "fdset-id": "number" }, limitMs: QUERY_MS },
+  "remove-fd": { args: { "fdset-id": "number" }, limitMs: QUERY_MS },
   "query-fdsets": {
     reply: [{ "fdset-id": "number", fds: [{ "opaque?": "string" }] }],
     limitMs: QUERY_MS,

@@ -1,8 +1,7 @@
-import { mkdirSync, statfsSync } from "node:fs";
-import { join } from "node:path";
+import { statfsSync } from "node:fs";
 import type { Settings } from "../config/schema.ts";
 import { sha256 } from "../lib/crypto.ts";
-import { lstatOf, realPath } from "../lib/read-file.ts";
+import { realPath } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
@@ -16,7 +15,7 @@ import {
 } from "../qemu/jail-view.ts";
 import { FIRST_UID, type Jail } from "../qemu/jail.ts";
 import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
-import { HOST, isDiskName, WORK } from "../store/layout.ts";
+import { isDiskName, WORK } from "../store/layout.ts";
 import type { JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
 
@@ -36,8 +35,6 @@ export interface JailRequest {
   program?: string;
   /** qemu's working directory. */
   directory: string;
-  /** Its snapshots can be made while it runs: HOSTDIR. Absent: none can. */
-  hostdir?: string;
   /** Further files, behind those of the machine. */
   further?: readonly WantedPath[];
 }
@@ -79,7 +76,7 @@ export async function planJail(
 ): Promise<PlannedJail> {
   const own = process.getuid!();
   if (JAIL === "off") return { jail: undefined, record: { ...BARE, uid: own, reasons: ["JAIL=off"] } };
-  const { machine, directory, hostdir, further = [] } = request;
+  const { machine, directory, further = [] } = request;
   const { program = ARCH[machine!.arch].binary } = request;
   const traits = machine ?? NO_GUEST;
   const loose = findLoose(traits);
@@ -96,7 +93,6 @@ export async function planJail(
   try {
     paths = [
       ...pathsOfDirectory(directory, isWritten),
-      ...(hostdir === undefined ? [] : pathsOfSnapshots(hostdir)),
       ...(machine ? pathsOfMachine(machine) : []),
       ...further,
     ];
@@ -132,14 +128,6 @@ function findLoose({ extraArgs, shares }: Traits): { reason: string; helper: boo
     return { reason: `further argument of qemu that reaches outside: ${plain(reach)}`, helper: false };
   const whole = shares.find(({ path }) => realPath(path) === "/");
   return whole && { reason: `the share ${plain(whole.tag)} is the whole host`, helper: false };
-}
-
-/** Snapshots are made in that directory while the VM runs. Those that are there stay as they are. */
-function pathsOfSnapshots(hostdir: string): WantedPath[] {
-  const backups = join(hostdir, HOST.backups);
-  // One that is created later would not be in qemu's root.
-  if (lstatOf(backups) === undefined) mkdirSync(backups, { mode: 0o700 });
-  return realPath(backups) === undefined ? [] : pathsOfDirectory(backups, () => false);
 }
 
 /** Does qemu itself open sockets of the host's network? passt does so in its place; a tap device it only gets. */

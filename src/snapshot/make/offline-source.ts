@@ -63,6 +63,7 @@ export async function openOffline(
     return {
       qmp,
       disks,
+      addImage: async (node) => void (await qmp.execute("blockdev-add", node)),
       freeze: async (actions) => ({
         consistency: consistencyOf(work.mark),
         nodeOf: ({ node }) => node,

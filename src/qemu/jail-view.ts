@@ -14,28 +14,31 @@ const read = (path: string): WantedPath => ({ path, access: "read" });
 const write = (path: string): WantedPath => ({ path, access: "write" });
 const device = (path: string): WantedPath => ({ path, access: "device" });
 
+const ETC = [
+  ...["hosts", "host.conf", "nsswitch.conf", "gai.conf", "services", "resolv.conf"],
+  ...["alternatives", "crypto-policies", "gnutls", "ld.so.cache", "localtime"],
+];
+
 /** Programs, libraries, firmware and keymaps, and the host's settings that they read. Those that do not exist are left out. */
 const SYSTEM: readonly WantedPath[] = [
   ...["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"].map(read),
-  // The name servers for qemu's user-mode network, and where the TLS libraries find their settings.
-  ...["ld.so.cache", "localtime", "resolv.conf", "alternatives", "crypto-policies", "gnutls"].map((name) =>
-    read(join("/etc", name)),
-  ),
+  // Names and name servers for qemu's sockets and its user-mode network; where the TLS libraries find their settings.
+  ...ETC.map((name) => read(join("/etc", name))),
   ...["null", "zero", "random", "urandom", "kvm"].map((name): WantedPath => ({
     path: join("/dev", name),
     access: "device",
   })),
 ];
 
-/** A program outside of the directories above comes with what is beside it. */
+/** A program outside of the directories above comes with what is installed with it. */
 function findOwnProgram(name: string): WantedPath[] {
   const path = findProgram(name);
   if (path === undefined) return [];
-  const links = new Map<string, string>();
-  const directory = dirname(resolveLinks(path, links));
-  return [read(path), read(basename(directory) === "bin" ? dirname(directory) : directory)].filter(
-    (item) => !item.path.startsWith("/usr/") && item.path !== "/",
-  );
+  const directory = dirname(resolveLinks(path, new Map()));
+  if (SYSTEM.some((item) => directory.startsWith(item.path + sep))) return [read(path)];
+  const prefix = dirname(directory);
+  const installed = basename(directory) === "bin" ? ["share/qemu", "lib", "lib64", "libexec"] : [];
+  return [path, directory, ...installed.map((one) => join(prefix, one))].map(read);
 }
 
 /** The widest last. */

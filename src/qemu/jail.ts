@@ -22,11 +22,13 @@ export interface JailView {
 }
 
 /** The namespaces and the root. */
-export interface JailRoot extends JailView {
+export interface JailRoot {
   /** Full path of bwrap. */
   bwrap: string;
   /** A network namespace without any network. */
   offline: boolean;
+  /** What it holds, as it is when qemu is started. */
+  view: () => JailView;
 }
 
 export interface Jail {
@@ -54,10 +56,8 @@ export function buildJailArgv({ root, setpriv, user }: Jail, start: JailStart): 
 }
 
 /** qemu is the first process of its PID namespace: none is left beside it. bwrap itself sets no_new_privs. */
-function buildRootArgs(
-  { bwrap, offline, paths, links }: JailRoot,
-  { directory, infoFd }: JailStart,
-): string[] {
+function buildRootArgs({ bwrap, offline, view }: JailRoot, { directory, infoFd }: JailStart): string[] {
+  const { paths, links } = view();
   return [
     bwrap,
     "--unshare-ipc",

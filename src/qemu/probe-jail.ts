@@ -75,7 +75,7 @@ function remember(directory: string, mark: string): void {
 async function tryJail(bwrap: string, setpriv: string | undefined): Promise<string | undefined> {
   const isRoot = process.getuid!() === 0;
   const jail: Jail = {
-    root: { bwrap, offline: true, ...viewOf("true", []) },
+    root: { bwrap, offline: true, view: () => viewOf("true", []) },
     setpriv,
     user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
   };

@@ -91,11 +91,7 @@ export async function planJail(
   if (loose) return withoutRoot(loose.reason);
   let paths: WantedPath[];
   try {
-    paths = [
-      ...pathsOfDirectory(directory, isWritten),
-      ...(machine ? pathsOfMachine(machine) : []),
-      ...further,
-    ];
+    paths = [...(machine ? pathsOfMachine(machine) : []), ...further];
   } catch (error) {
     if (!(error instanceof UnknownReference)) throw error;
     return withoutRoot(`the image ${error.message} refers to something else than a file`);
@@ -103,7 +99,15 @@ export async function planJail(
   const offline = !usesHostNetwork(traits);
   const { user, reasons = [] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
   return {
-    jail: { root: { bwrap, offline, ...viewOf(program, paths) }, setpriv, user },
+    jail: {
+      root: {
+        bwrap,
+        offline,
+        view: () => viewOf(program, [...pathsOfDirectory(directory, isWritten), ...paths]),
+      },
+      setpriv,
+      user,
+    },
     record: {
       namespaces: true,
       network: offline,
@@ -154,11 +158,11 @@ function chooseUser(
 ): { user?: Jail["user"]; reasons?: string[] } {
   const { shares, nics } = traits;
   if (setpriv === undefined) return { reasons: ["qemu runs as root: setpriv (util-linux) is not installed"] };
-  const remote = paths.find(({ path }) => !isLocal(path));
+  const remote = [directory, ...paths.map(({ path }) => path)].find((path) => !isLocal(path));
   if (remote)
     return {
       user: { uid: 0, capabilities: JAIL_CAPABILITIES },
-      reasons: [`qemu runs as root: ${plain(remote.path)} is on a filesystem that other users may not read`],
+      reasons: [`qemu runs as root: ${plain(remote)} is on a filesystem that other users may not read`],
     };
   const uid = FIRST_UID + (Number.parseInt(sha256(directory).slice(0, 8), 16) % UIDS);
   // The guest's root gives files there owners; mapped ones have them beside.

@@ -11,11 +11,11 @@ export interface Attempt {
   root?: true;
 }
 
-const read = (target: string): string => `open(my $f, "<", ${target}) && defined(sysread($f, my $b, 1))`;
-const change = (target: string): string => `open(my $f, "+<", ${target}) && 1`;
-const create = (path: string): string => `open(my $f, ">", ${path}) && unlink(${path})`;
+const read = (target: string): string => `open($f, "<", ${target}) && defined(sysread($f, $b, 1))`;
+const change = (target: string): string => `open($f, "+<", ${target}) && 1`;
+const create = (path: string): string => `open($f, ">", ${path}) && unlink(${path})`;
 const connect = (target: string): string =>
-  `socket(my $s, AF_UNIX, SOCK_STREAM, 0) && connect($s, sockaddr_un(${target}))`;
+  `socket($s, AF_UNIX, SOCK_STREAM, 0) && connect($s, sockaddr_un(${target}))`;
 /** In a child, as it would change the stand-in itself. */
 const apart = (perl: string): string =>
   `my $p = fork; POSIX::_exit((${perl}) ? 1 : 0) if !$p; waitpid($p, 0); $?`;
@@ -23,12 +23,12 @@ const apart = (perl: string): string =>
 export const ATTEMPTS: readonly Attempt[] = [
   { name: "read another VM's disk", perl: read("$t{disk}") },
   { name: "write another VM's disk", perl: change("$t{disk}") },
-  { name: "list another VM's directory", perl: `opendir(my $d, $t{other})` },
+  { name: "list another VM's directory", perl: `opendir($d, $t{other})` },
   { name: "change another VM's settings", perl: change(`"$t{other}/guest.env"`) },
   { name: "connect to another VM's monitor", perl: connect(`"$t{other}/qmp.sock"`) },
   { name: "read the owner's key", perl: read(`"$t{home}/.ssh/id_ed25519"`) },
   { name: "read the owner's settings", perl: read(`"$t{home}/.config/vm.conf"`) },
-  { name: "list the owner's home directory", perl: `opendir(my $d, $t{home})` },
+  { name: "list the owner's home directory", perl: `opendir($d, $t{home})` },
   { name: "write to the owner's home directory", perl: create(`"$t{home}/intruder"`) },
   { name: "read /etc/shadow", perl: read(`"/etc/shadow"`), root: true },
   { name: "read /etc/passwd", perl: read(`"/etc/passwd"`) },
@@ -37,7 +37,7 @@ export const ATTEMPTS: readonly Attempt[] = [
   { name: "connect to an abstract socket", perl: connect(`"\\0$t{abstract}"`) },
   {
     name: "connect to a port of the host",
-    perl: `socket(my $s, AF_INET, SOCK_STREAM, 0) && connect($s, sockaddr_in($t{port}, inet_aton("127.0.0.1")))`,
+    perl: `socket($s, AF_INET, SOCK_STREAM, 0) && connect($s, sockaddr_in($t{port}, inet_aton("127.0.0.1")))`,
   },
   { name: "see a process of the host", perl: `-d "/proc/$t{pid}"` },
   { name: "read its environment", perl: read(`"/proc/$t{pid}/environ"`) },
@@ -46,7 +46,7 @@ export const ATTEMPTS: readonly Attempt[] = [
   { name: "trace it", perl: apart(`syscall(101, 0x4206, $t{pid}, 0, 0) == 0`) },
   {
     name: "read a descriptor of the caller",
-    perl: `open(my $f, "<&=", 99) && defined(sysread($f, my $b, 1))`,
+    perl: `open($f, "<&=", 99) && defined(sysread($f, $b, 1))`,
   },
   { name: "read the caller's environment", perl: `exists $ENV{INTRUDER_SECRET}` },
   { name: "change the VM's settings", perl: change(`"$t{work}/guest.env"`) },
@@ -75,7 +75,7 @@ export const ATTEMPTS: readonly Attempt[] = [
   { name: "change the kernel's settings", perl: change(`"/proc/sys/kernel/core_pattern"`), root: true },
   {
     name: "change the host's name",
-    perl: `my $n = do { open(my $f, "<", "/proc/sys/kernel/hostname"); <$f> }; chomp $n; syscall(170, $n, length $n) == 0`,
+    perl: `my $n = do { open($f, "<", "/proc/sys/kernel/hostname"); <$f> }; chomp $n; syscall(170, $n, length $n) == 0`,
     root: true,
   },
   {
@@ -85,11 +85,11 @@ export const ATTEMPTS: readonly Attempt[] = [
   },
   {
     name: "gain privileges by a setuid program",
-    perl: `open(my $f, "<", "/proc/self/status") && !grep { /^NoNewPrivs:\\s1/ } <$f>`,
+    perl: `open($f, "<", "/proc/self/status") && !grep { /^NoNewPrivs:\\s1/ } <$f>`,
   },
   {
     name: "leave a core dump",
-    perl: `open(my $f, "<", "/proc/self/limits") && !grep { /^Max core file size +0 +0 / } <$f>`,
+    perl: `open($f, "<", "/proc/self/limits") && !grep { /^Max core file size +0 +0 / } <$f>`,
   },
 ];
 
@@ -105,7 +105,7 @@ export const intruder = (realQemu: string, targets: Record<string, string>): str
     ),
     ");",
     "$| = 1;",
-    "sub try { my ($name, $what) = @_; my $done = eval { $what->() }; print STDERR ($done ? 'allowed' : 'refused'), \": $name\\n\" }",
+    "sub try { my ($name, $what) = @_; $done = eval { $what->() }; print STDERR ($done ? 'allowed' : 'refused'), \": $name\\n\" }",
     ...ATTEMPTS.map(({ name, perl }) => `try(${perlText(name)}, sub { ${perl} });`),
     "print STDERR 'uid ', $>, \"\\n\";",
     "exit 7;",

@@ -1,4 +1,4 @@
-/** Files for a running qemu that is in a root of its own: what is not there is handed over by descriptor. */
+/** Files for a running qemu that is in a root of its own: what is not there is passed by descriptor. */
 import { constants } from "node:fs";
 import { join, sep } from "node:path";
 import { realPath } from "../lib/read-file.ts";

@@ -15,8 +15,17 @@ const write = (path: string): WantedPath => ({ path, access: "write" });
 const device = (path: string): WantedPath => ({ path, access: "device" });
 
 const ETC = [
-  ...["hosts", "host.conf", "nsswitch.conf", "gai.conf", "services", "resolv.conf"],
-  ...["alternatives", "crypto-policies", "gnutls", "ld.so.cache", "localtime"],
+  "hosts",
+  "host.conf",
+  "nsswitch.conf",
+  "gai.conf",
+  "services",
+  "resolv.conf",
+  "alternatives",
+  "crypto-policies",
+  "gnutls",
+  "ld.so.cache",
+  "localtime",
 ];
 
 /** Programs, libraries, firmware and keymaps, and the host's settings that they read. Those that do not exist are left out. */
@@ -56,7 +65,7 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
     const real = resolveLinks(path, links);
     const known = found.get(real);
     const isWider = known === undefined || ACCESSES.indexOf(access) > ACCESSES.indexOf(known);
-    if (isWider && lstatSync(real, { throwIfNoEntry: false }) !== undefined) found.set(real, access);
+    if (isWider && exists(real)) found.set(real, access);
   }
   const paths = [...found]
     .map(([path, access]): JailPath => ({ path, access }))
@@ -68,6 +77,15 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
     // Those within a directory of the jail are there with it.
     links: [...links].filter(([path]) => outer(path) === undefined && !found.has(path)),
   };
+}
+
+function exists(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    // A loop of symlinks, or a directory that this user cannot enter: qemu could not, either.
+    return false;
+  }
 }
 
 /** As many as the kernel follows (path_resolution(7)). */

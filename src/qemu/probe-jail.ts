@@ -61,7 +61,7 @@ function fingerprint(bwrap: string): string {
   return sha256(facts.join("\n")).slice(0, 16);
 }
 
-/** Best effort: without it each start tries anew. */
+/** Best effort: without it each start tries again. */
 function remember(directory: string, mark: string): void {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });

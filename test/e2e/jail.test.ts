@@ -21,7 +21,10 @@ class House implements Disposable {
     chmodSync(program, 0o755);
     this.#as = [
       // A descriptor that the caller has open, and not for others.
-      ...["bash", "-c", `exec 99<"$0"; exec "$@"`, join(this.box.home, ".ssh/id_ed25519")],
+      "bash",
+      "-c",
+      `exec 99<"$0"; exec "$@"`,
+      join(this.box.home, ".ssh/id_ed25519"),
       ...(uid === process.getuid!()
         ? []
         : ["setpriv", `--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", "--"]),
@@ -53,8 +56,14 @@ class House implements Disposable {
     const pid = Bun.spawn([...this.#as.slice(4, -1), "sleep", "1000"]);
     this.#listeners.push({ stop: () => pid.kill() });
     const program = intruder(Bun.which("qemu-system-x86_64")!, {
-      ...{ work: box.work, host: box.host, home: box.home, other, disk: join(other, "disk-0.img") },
-      ...{ abstract, port: String(tcp.port), pid: String(pid.pid) },
+      work: box.work,
+      host: box.host,
+      home: box.home,
+      other,
+      disk: join(other, "disk-0.img"),
+      abstract,
+      port: String(tcp.port),
+      pid: String(pid.pid),
     });
     writeFileSync(join(box.top, "bin/qemu-system-x86_64"), program, { mode: 0o755 });
     box.environment.PATH = `${join(box.top, "bin")}:${process.env.PATH}`;

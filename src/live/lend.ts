@@ -9,7 +9,7 @@ import { lendFile } from "../qmp/send-descriptor.ts";
 import { WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 
-type BlockNode = ArgsOf<"blockdev-add">;
+type AddedNode = ArgsOf<"blockdev-add">;
 
 /** Does qemu see the working directory only, as recorded at its start? */
 const isJailed = (workdir: string): boolean => readMark(workdir)?.run?.jail?.namespaces === true;
@@ -31,10 +31,10 @@ export async function nameForQemu(
 }
 
 /** `blockdev-add` of images for a snapshot. @param qmp connected to the monitor for snapshots */
-export async function addSnapshotNode(qmp: QmpClient, workdir: string, node: BlockNode): Promise<void> {
+export async function addSnapshotNode(qmp: QmpClient, workdir: string, node: AddedNode): Promise<void> {
   if (!isJailed(workdir)) return void (await qmp.execute("blockdev-add", node));
   const lent: string[] = [];
-  const given = (await lendAll(workdir, node, lent)) as BlockNode;
+  const given = (await lendAll(workdir, node, lent)) as AddedNode;
   try {
     await qmp.execute("blockdev-add", given);
   } finally {

@@ -9,10 +9,10 @@ import type { JailPath, JailView } from "./jail.ts";
 /** A file for a jail, as named in arguments: symlinks may be on its way. */
 export type WantedPath = JailPath;
 
-const read = (path: string): WantedPath => ({ path, access: "read" });
+const toRead = (path: string): WantedPath => ({ path, access: "read" });
 
-const write = (path: string): WantedPath => ({ path, access: "write" });
-const device = (path: string): WantedPath => ({ path, access: "device" });
+const toWrite = (path: string): WantedPath => ({ path, access: "write" });
+const toUse = (path: string): WantedPath => ({ path, access: "device" });
 
 const ETC = [
   "hosts",
@@ -30,9 +30,9 @@ const ETC = [
 
 /** Programs, libraries, firmware and keymaps, and the host's settings that they read. Those that do not exist are left out. */
 const SYSTEM: readonly WantedPath[] = [
-  ...["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"].map(read),
+  ...["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"].map(toRead),
   // Names and name servers for qemu's sockets and its user-mode network; where the TLS libraries find their settings.
-  ...ETC.map((name) => read(join("/etc", name))),
+  ...ETC.map((name) => toRead(join("/etc", name))),
   ...["null", "zero", "random", "urandom", "kvm"].map((name): WantedPath => ({
     path: join("/dev", name),
     access: "device",
@@ -44,10 +44,10 @@ function findOwnProgram(name: string): WantedPath[] {
   const path = findProgram(name);
   if (path === undefined) return [];
   const directory = dirname(resolveLinks(path, new Map()));
-  if (SYSTEM.some((item) => directory.startsWith(item.path + sep))) return [read(path)];
+  if (SYSTEM.some((item) => directory.startsWith(item.path + sep))) return [toRead(path)];
   const prefix = dirname(directory);
   const installed = basename(directory) === "bin" ? ["share/qemu", "lib", "lib64", "libexec"] : [];
-  return [path, directory, ...installed.map((one) => join(prefix, one))].map(read);
+  return [path, directory, ...installed.map((one) => join(prefix, one))].map(toRead);
 }
 
 /** The widest last. */
@@ -65,7 +65,7 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
     const real = resolveLinks(path, links);
     const known = found.get(real);
     const isWider = known === undefined || ACCESSES.indexOf(access) > ACCESSES.indexOf(known);
-    if (isWider && exists(real)) found.set(real, access);
+    if (isWider && isThere(real)) found.set(real, access);
   }
   const paths = [...found]
     .map(([path, access]): JailPath => ({ path, access }))
@@ -79,7 +79,7 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
   };
 }
 
-function exists(path: string): boolean {
+function isThere(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch {
@@ -142,16 +142,16 @@ export function pathsOfMachine(machine: Machine): WantedPath[] {
     ...pathsOfDisks(disks),
     ...(cdrom ? pathsOfImage({ format: "raw", ...cdrom }) : []),
     ...[seed, kernel?.image, kernel?.initrd, bootLoader, firmware?.code.path, netboot.directory].flatMap(
-      (path) => (path === undefined ? [] : [read(path)]),
+      (path) => (path === undefined ? [] : [toRead(path)]),
     ),
-    ...("at" in display && display.tls ? [read(display.tls.directory)] : []),
-    ...("at" in display && display.passwordFile !== undefined ? [read(display.passwordFile)] : []),
+    ...("at" in display && display.tls ? [toRead(display.tls.directory)] : []),
+    ...("at" in display && display.passwordFile !== undefined ? [toRead(display.passwordFile)] : []),
     ...(firmware ? [{ path: firmware.vars.path, access: "write" } as const] : []),
-    ...nics.flatMap(({ lifeline }) => (lifeline === undefined ? [] : [write(lifeline)])),
-    ...(nics.some(({ network }) => network.kind === "tap") ? [device("/dev/net/tun")] : []),
-    ...shares.map(({ path, writable }) => (writable ? write(path) : read(path))),
+    ...nics.flatMap(({ lifeline }) => (lifeline === undefined ? [] : [toWrite(lifeline)])),
+    ...(nics.some(({ network }) => network.kind === "tap") ? [toUse("/dev/net/tun")] : []),
+    ...shares.map(({ path, writable }) => (writable ? toWrite(path) : toRead(path))),
     // Geometry and limits of block devices.
-    ...(hasDevice ? [read("/sys")] : []),
+    ...(hasDevice ? [toRead("/sys")] : []),
   ];
 }
 
@@ -171,7 +171,7 @@ function pathsBehind(path: string): WantedPath[] {
       return [...found, { path: dirname(at), access: at === path ? "write" : "read" }];
     if (name === undefined || /^[\w-]+:/.test(name)) throw new UnknownReference(at);
     at = name.startsWith(sep) ? name : join(dirname(at), name);
-    found.push(read(at));
+    found.push(toRead(at));
   }
   return found;
 }
@@ -185,10 +185,10 @@ export class UnknownReference extends Error {}
  * @param isWritten by name
  */
 export const pathsOfDirectory = (directory: string, isWritten: (name: string) => boolean): WantedPath[] => [
-  write(directory),
+  toWrite(directory),
   ...readdirSync(directory).flatMap((name) => {
     const path = join(directory, name);
     const stats = lstatOf(path);
-    return (stats?.isFile() || stats?.isDirectory()) && !isWritten(name) ? [read(path)] : [];
+    return (stats?.isFile() || stats?.isDirectory()) && !isWritten(name) ? [toRead(path)] : [];
   }),
 ];

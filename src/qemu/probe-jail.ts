@@ -32,7 +32,7 @@ export async function probeJail(cacheDirectory: string | undefined): Promise<Jai
   const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
   const bwrap = findProgram("bwrap");
   if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED };
-  const mark = cacheDirectory && join(cacheDirectory, `jail-${fingerprint(bwrap)}`);
+  const mark = cacheDirectory && join(cacheDirectory, `jail-${identifyHost(bwrap)}`);
   const works = mark !== undefined && lstatOf(mark) !== undefined;
   const problem = works ? undefined : await tryJail(bwrap, setpriv);
   if (problem !== undefined) return { bwrap: undefined, setpriv, problem };
@@ -48,7 +48,7 @@ const CONDITIONS = [
   "kernel/apparmor_restrict_unprivileged_userns",
 ];
 
-function fingerprint(bwrap: string): string {
+function identifyHost(bwrap: string): string {
   const { size, mtimeMs, mode } = statSync(bwrap);
   const conditions = CONDITIONS.map((name) => {
     try {

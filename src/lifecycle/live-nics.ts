@@ -97,9 +97,8 @@ export async function plugNic(
   const nic = nics.find((one) => one.number === number)!;
   const cards = await connectCards(context, run.work.dir, run.now.settings.GUESTNAME, [nic]);
   try {
-    const lifeline = nic.lifeline && (await nameForQemu(run.work.dir, nic.lifeline, "write"));
     for (const fd of cards.fds) await sendNamedDescriptor(join(run.work.dir, WORK.qmp), fdName(number), fd);
-    await plug(run, lifeline === undefined ? nic : { ...nic, lifeline });
+    await plug(run, nic);
   } catch (error) {
     await cards.withdraw();
     throw error;
@@ -115,7 +114,9 @@ async function plug(run: Run, nic: Nic): Promise<void> {
     if ((await readCards(qmp)).has(number)) return;
     await dropNetdev(qmp, number);
     try {
-      await executeAll(qmp, plugCommands(placedOf(run), nic));
+      const { lifeline } = nic;
+      const held = lifeline && { lifeline: await nameForQemu(run.work.dir, lifeline, "write") };
+      await executeAll(qmp, plugCommands(placedOf(run), { ...nic, ...held }));
     } catch (error) {
       await dropNetdev(qmp, number);
       throw error;

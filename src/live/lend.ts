@@ -1,12 +1,12 @@
 /** Files for a running qemu that is in a root of its own: what is not there is passed by descriptor. */
 import { constants } from "node:fs";
-import { join, sep } from "node:path";
+import { basename, join } from "node:path";
 import { realPath } from "../lib/read-file.ts";
 import { LENT } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf } from "../qmp/commands.ts";
 import { lendFile } from "../qmp/send-descriptor.ts";
-import { WORK } from "../store/layout.ts";
+import { isDiskName, WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 
 type AddedNode = ArgsOf<"blockdev-add">;
@@ -14,9 +14,14 @@ type AddedNode = ArgsOf<"blockdev-add">;
 /** Does qemu see the working directory only, as recorded at its start? */
 const isJailed = (workdir: string): boolean => readMark(workdir)?.run?.jail?.namespaces === true;
 
+/** Only the VM's own disks can be written there, also new ones. */
+const isOwnDisk = (workdir: string, path: string): boolean =>
+  isDiskName(basename(path)) && realPath(path) === join(realPath(workdir) ?? workdir, basename(path));
+
 /**
- * The name by which the VM's qemu opens a file: its path, if it is in the working directory. Called under the VM's lock.
- * @param monitor one to which this process is not connected
+ * The name by which the VM's qemu opens a file: its path, if it is one of the VM's own disks. Called under the VM's lock,
+ * with a connection to another monitor, as qemu closes what it was sent with the last one.
+ * @param monitor to which this process is not connected
  * @throws QmpError, or a system error
  */
 export async function nameForQemu(
@@ -25,7 +30,7 @@ export async function nameForQemu(
   access: "read" | "write",
   monitor: typeof WORK.qmp | typeof WORK.backup = WORK.backup,
 ): Promise<string> {
-  if (!isJailed(workdir) || realPath(path)?.startsWith(`${realPath(workdir)}${sep}`)) return path;
+  if (!isJailed(workdir) || isOwnDisk(workdir, path)) return path;
   const flags = access === "read" ? constants.O_RDONLY : constants.O_RDWR;
   return lendFile(join(workdir, monitor), path, flags | constants.O_NONBLOCK);
 }

@@ -15,7 +15,7 @@ type AddedNode = ArgsOf<"blockdev-add">;
 const isJailed = (workdir: string): boolean => readMark(workdir)?.run?.jail?.namespaces === true;
 
 /** Only the VM's own disks can be written there, also new ones. */
-const isOwnDisk = (workdir: string, path: string): boolean =>
+const isInJail = (workdir: string, path: string): boolean =>
   isDiskName(basename(path)) && realPath(path) === join(realPath(workdir) ?? workdir, basename(path));
 
 /**
@@ -30,7 +30,7 @@ export async function nameForQemu(
   access: "read" | "write",
   monitor: typeof WORK.qmp | typeof WORK.backup = WORK.backup,
 ): Promise<string> {
-  if (!isJailed(workdir) || isOwnDisk(workdir, path)) return path;
+  if (!isJailed(workdir) || isInJail(workdir, path)) return path;
   const flags = access === "read" ? constants.O_RDONLY : constants.O_RDWR;
   return lendFile(join(workdir, monitor), path, flags | constants.O_NONBLOCK);
 }

@@ -310,7 +310,7 @@ test.each([
   [
     "Unix sockets are addressed",
     /\bwithSocketAddress\(/,
-    ["guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
+    ["files/mount.ts", "guest/console.ts", "process/unix-socket.ts", "qmp/send-descriptor.ts"],
   ],
   ["qemu is terminated by QMP", /\bexecute\("quit"\)/, ["qemu/session.ts", "vm/kill-machine.ts"]],
 ])("%s in one place", (_what, pattern, places) => {
@@ -360,10 +360,12 @@ test("only a few modules write to the standard streams", () => {
     "guest/console-log.ts",
     "guest/console.ts",
     "guest/exec.ts",
+    "host/top/top.ts",
     "job/output.ts",
     "process/stdout.ts",
     "process/terminal.ts",
     "snapshot/transfer/output.ts",
+    "vm/events.ts",
   ]);
   const json = MODULES.filter(({ code }) => /\bprint\([^;]*JSON\.stringify/.test(code)).map(
     ({ name }) => name,

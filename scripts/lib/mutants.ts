@@ -22,12 +22,7 @@ export const MUTANTS: readonly Mutant[] = [
     "parseStop(args.timeout, false)",
     "commands/run.test.ts:by force",
   ),
-  mutant(
-    "commands/list.ts",
-    "names: args.quiet === true",
-    "names: false",
-    "commands/host.test.ts:of all VMs",
-  ),
+  mutant("commands/list.ts", "names: quiet === true", "names: false", "commands/host.test.ts:of all VMs"),
   mutant(
     "job/run.ts",
     "(!clean && status === 0)",
@@ -142,7 +137,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "host/timer/timer.ts",
-    'await runSystemctl(system, "enable", "--now", timer.name);',
+    'await changeTimer(system, "enable", "--now", timer.name);',
     "",
     "commands/host.test.ts:install and remove",
   ),

@@ -121,9 +121,10 @@ units() {
     for unit in backup@srv-web.service backup@srv-web.timer prune@srv-web.service prune@srv-web.timer; do
       paths+=("$1/lib/systemd/$manager/vm-$unit")
     done
+    paths+=("$1/lib/systemd/$manager/vm@srv-web.service")
     inside env SYSTEMD_LOG_LEVEL=info XDG_RUNTIME_DIR=/run systemd-analyze --man=no "--$manager" verify "${paths[@]}" \
       >"$scratch/out" 2>&1 || { cat "$scratch/out" && false; }
-    without "$scratch/out" 'vm-'
+    without "$scratch/out" 'vm[-@]'
   done
 }
 

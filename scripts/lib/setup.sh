@@ -65,6 +65,7 @@ check   ip                     iproute2                    iproute2          ipr
 check   bwrap                  bubblewrap                  bubblewrap        bubblewrap              bubblewrap             bubblewrap
 check   restic                 restic                      restic            restic                  restic             restic
 check   fusermount3            fuse3                       fuse3             fuse3                   fuse3              fuse3
+check   sshfs                  sshfs                       fuse-sshfs        fuse-sshfs              sshfs              sshfs
 check   rclone                 rclone                      rclone            rclone                  rclone             rclone
 check   qemu-io                qemu-utils                  qemu-img          qemu-img                qemu-img           qemu-img
 check   flock                  util-linux                  util-linux        util-linux-core         util-linux         util-linux

@@ -17,6 +17,7 @@ import {
 import { sweepChanges } from "../../test/e2e/changed-machine.ts";
 import { sweepFlips } from "../../test/e2e/flip-faults.ts";
 import { sweepExportFull, sweepExportKills } from "../../test/e2e/export-faults.ts";
+import { sweepFileKills, sweepFilesFull } from "../../test/e2e/file-faults.ts";
 import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../test/e2e/full-faults.ts";
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
@@ -37,6 +38,7 @@ const USAGE = `usage: scripts/soak [options]
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
                    export (exports and imports: --kills=N of each, and too little room; also export:import pipe:kill)
+                   files (the same of snapshots get and restore --only; also files:get gz:kill)
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
   --minutes=N    four commands at once for so long, half of it in place (10)
@@ -231,7 +233,7 @@ async function disturbAll(): Promise<void> {
       pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
     );
   };
-  if (!["kills", "mix", "full", "flips", "export"].some(sweepWanted)) return;
+  if (!["kills", "mix", "full", "flips", "export", "files"].some(sweepWanted)) return;
   await using labs = new SoakLabs(parent);
   let tallies = new Map<string, Tally>();
   const sweep: SoakSweep = {
@@ -283,6 +285,11 @@ async function disturbAll(): Promise<void> {
   if (sweepWanted("export")) {
     await sweepExportKills(sweep, kills);
     if (mountable && (await canLoop())) await sweepExportFull(sweep, quick ? 1 : Number(values.steps));
+    lines();
+  }
+  if (sweepWanted("files")) {
+    await sweepFileKills(sweep, kills);
+    if (mountable && (await canLoop())) await sweepFilesFull(sweep, quick ? 2 : Number(values.steps));
     lines();
   }
   if (sweepWanted("flips")) {

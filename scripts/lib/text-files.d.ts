@@ -15,6 +15,10 @@ declare module "*/scripts/rescue/ask-host" {
   const text: string;
   export default text;
 }
+declare module "*/scripts/rescue/unpack-files" {
+  const text: string;
+  export default text;
+}
 declare module "*/scripts/rescue/init" {
   const text: string;
   export default text;

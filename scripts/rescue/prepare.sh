@@ -18,11 +18,17 @@ start_servant() {
 
 send_errand() { echo "$*" >&"$ERRANDS"; }
 
-# Waits until that one is done. A job may have killed the servant.
+# Waits until that one is done. A job may have killed the servant. A read that is timed out has taken a part of the line: its
+# limit is a time of the clock, which an errand may set.
 await_errand() {
-  local line=
-  until [ "$line" = "$*" ]; do
-    read -rt 1 line <&"$DONE" && continue
+  local line='' part=''
+  while :; do
+    if IFS= read -rt 1 part <&"$DONE"; then
+      [ "$line$part" != "$*" ] || return 0
+      line=
+      continue
+    fi
+    line+=$part
     kill -0 "$SERVANT" 2>/dev/null && continue
     eval "$*"
     return

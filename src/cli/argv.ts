@@ -1,12 +1,15 @@
 import { badOption } from "../config/complaint.ts";
+import { LABEL_SYNTAX } from "../config/machine-values.ts";
 import { parseSetting, type RawSettings } from "../config/schema.ts";
 import { VmError } from "../lib/errors.ts";
+import { isLabel } from "../lib/text.ts";
 import type { Options } from "../vm/context.ts";
 import { parseBatch } from "./batch.ts";
 import { referenceOf, type Invocation } from "./invocation.ts";
 import { parseOptions, UnknownOption } from "./getopt.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
+import { refuseCommandLabels, requireSelecting } from "./selecting.ts";
 import { formatLine, unknownCommand } from "./suggest.ts";
 
 /** The whole command line, understood and checked; nothing has happened yet. */
@@ -37,6 +40,7 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   const spelled: NonNullable<Options["spelled"]> = {};
   const flags = { help: false, version: false, licenses: false, noColors: false, debug: false };
   let hostdir: string | undefined;
+  const labels: string[] = [];
   let cleared = false;
   const wrong: { error: VmError; allowed: string }[] = [];
   /** @param before earlier values of a setting that takes several: no item may contradict another one */
@@ -68,6 +72,10 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
         if (value === "") throw badOption(spelling, value, "a directory");
         hostdir = value;
         break;
+      case "label":
+        if (!isLabel(value)) throw badOption(spelling, value, LABEL_SYNTAX);
+        labels.push(value);
+        break;
       case "set":
         settings[effect.setting] = check(effect.setting, effect.value ?? value, spelling);
         spelled[effect.setting] = `--${option.long}`;
@@ -87,7 +95,17 @@ export function parseArgv(words: readonly string[], prog: string): Intent {
   }
   if (wrong.length > 0) throw allWrong(wrong);
   if (help?.length === 0) flags.help = true;
-  const options = { settings, additions, hostdir, spelled, ...(cleared && { imagesCleared: true as const }) };
+  for (const { command, args } of batch)
+    if (command.name === "set") refuseCommandLabels([args.assignment ?? []].flat().map(String));
+  if (labels.length > 0) requireSelecting(batch, hostdir);
+  const options: Options = {
+    settings,
+    additions,
+    hostdir,
+    spelled,
+    ...(cleared && { imagesCleared: true as const }),
+    ...(labels.length > 0 && { labels: [...new Set(labels)] }),
+  };
   return { ...flags, options, batch };
 }
 

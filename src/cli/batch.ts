@@ -11,6 +11,7 @@ import {
 } from "./invocation.ts";
 import { GLOBAL_OPTIONS } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
+import { takesLabels } from "./selecting.ts";
 import { usageOf } from "./signature.ts";
 import { formatLine, unknownCommand } from "./suggest.ts";
 
@@ -40,7 +41,9 @@ export function parseBatch(
       throw surplus(word, at, batch.at(-1)!, line);
     if (!command)
       throw unknownCommand(name, prog, (found) => retype(word.startsWith("@") ? `@${found}` : found));
-    const { invocation, left } = parseInvocation(command, rest, line);
+    // `stop @web`; in a batch, whose commands have an @, labels are options.
+    const mayHaveLabels = batch.length === 0 && word === name && takesLabels(name);
+    const { invocation, left } = parseInvocation(command, rest, line, mayHaveLabels);
     batch.push(invocation);
     rest = left;
   }

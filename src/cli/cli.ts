@@ -1,7 +1,7 @@
 import { watchActivity } from "../lib/activity.ts";
 import { setCommandLine } from "../lib/command-line.ts";
 import { PLAIN, log, setQuiet, setupLog } from "../lib/log.ts";
-import { SignalError, VmError } from "../lib/errors.ts";
+import { EXIT, SignalError, VmError } from "../lib/errors.ts";
 import { installSignalHandlers, throwIfInterrupted } from "../process/signals.ts";
 import { openVm, withHostdir } from "../vm/find.ts";
 import type { ContextChange } from "../commands/define.ts";
@@ -12,6 +12,7 @@ import { cittyContext, parseRequests, type Request } from "./check.ts";
 import { themeOf, wantsColours } from "./colours.ts";
 import { reportError } from "./report.ts";
 import { buildContext } from "./context.ts";
+import { showsSeveral } from "./selecting.ts";
 import { NO_OPTIONS } from "./surroundings.ts";
 import { STDERR } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
@@ -28,8 +29,7 @@ export async function runCli(prog: string, version: string, words: readonly stri
     const intent = await understand(words, prog, version);
     debug = intent.debug;
     setCommandLine(prog, intent.options.hostdir);
-    await execute(intent, withHostdir(buildContext(prog, version, intent.options)));
-    return 0;
+    return await execute(intent, withHostdir(buildContext(prog, version, intent.options)));
   } catch (error) {
     return reportError(error, debug);
   }
@@ -58,22 +58,38 @@ async function understand(words: readonly string[], prog: string, version: strin
   }
 }
 
-async function execute(intent: Intent, context: Context): Promise<void> {
+async function execute(intent: Intent, context: Context): Promise<number> {
   const { prog, version } = context;
-  if (intent.version) return context.print(`${prog} ${version}\n`);
+  const answer = (text: string): number => {
+    context.print(text);
+    return EXIT.ok;
+  };
+  if (intent.version) return answer(`${prog} ${version}\n`);
   if (intent.licenses) {
     // A hundred kilobytes that nothing else needs.
     const { buildLicenses } = await import("./licenses.ts");
-    return context.print(buildLicenses(prog, version));
+    return answer(buildLicenses(prog, version));
   }
-  if (intent.help) return context.print(await usageInForce(context));
+  if (intent.help) return answer(await usageInForce(context));
   const helped = intent.batch.find((invocation) => invocation.help);
   if (helped) {
     const { buildCommandUsage } = await import("./usage.ts");
-    return context.print(buildCommandUsage(prog, helped.command));
+    return answer(buildCommandUsage(prog, helped.command));
   }
   await setColours(intent, context);
   const requests = await parseRequests(intent.batch, context);
+  const { labels } = context.options;
+  if (labels === undefined || showsSeveral(intent.batch[0]!.command.name)) {
+    await runRequests(requests, context);
+    return EXIT.ok;
+  }
+  const { runForEach } = await import("./each-vm.ts");
+  return runForEach(context, labels, intent.debug, async (own) =>
+    runRequests(await parseRequests(intent.batch, own), own),
+  );
+}
+
+async function runRequests(requests: readonly Request[], context: Context): Promise<void> {
   let { options } = context;
   for (const item of requests) {
     throwIfInterrupted();

@@ -105,6 +105,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     io: "a working disk is damaged, or files of the VM cannot be read",
   },
   list: {},
+  events: { noInput: NO_VM },
+  top: { ok: "shown, also if no VM is running" },
   set: {
     ok: "settings stored, or they were already",
     noInput: NO_VM,
@@ -131,6 +133,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   backup: {
     ok: "snapshot created",
+    other: "a hook failed: pre-backup, and no snapshot was made, or post-backup, and it was",
     noInput: NO_VM,
     unavailable: "a program is missing, or qemu is too old for a snapshot of a running VM",
     cannotCreate: "the name is taken; no space or no permission",
@@ -149,9 +152,9 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   snapshots: {
     noInput: "no such snapshot, or no such file in it",
     unavailable: "",
-    cannotCreate: FOREIGN,
-    io: "reading, writing or the repository failed",
-    busy: "the snapshot is protected or in use, or the VM is locked by another process",
+    cannotCreate: `${FOREIGN}; DIR is not empty`,
+    io: "reading, writing or the repository failed, or not all files were copied",
+    busy: "the snapshot is protected, in use or being read, or the VM is locked by another process",
     timeout: "files were not listed or copied within the time limit",
   },
   export: {
@@ -187,6 +190,15 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     busy: "locked by another process",
     timeout: "--boot: a guest did not boot in time",
   },
+  autostart: {
+    ok: "done; start: the VM runs; stop: the guest is off",
+    noInput: "there is no VM in HOSTDIR, or it has no working files",
+    unavailable: "systemd is not running, cron is not installed, or cron cannot do this",
+    cannotCreate: "a reboot empties a directory of the VM; no permission, or the VM belongs to another user",
+    io: "systemd refused; start: qemu failed; stop: the guest did not power off by itself",
+    busy: UNCHANGEABLE,
+    timeout: "stop: the guest did not power off in time, and was killed",
+  },
   timer: {
     noInput: "there is no such timer",
     unavailable: "systemd is not running",
@@ -215,6 +227,13 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     cannotCreate: "the directory exists, or is on another filesystem; no permission",
     io: "the VM was renamed, but not its timers or its snapshots in the repository",
     busy: LOCKED,
+  },
+  "move-work": {
+    ok: "working files moved, or they were there already",
+    noInput: "there is no VM in HOSTDIR, it has no working files, or there is no directory DIR",
+    cannotCreate: FOREIGN,
+    io: "reading or writing failed, or there are other files among the working files",
+    busy: "the VM is running or suspended, or locked by another process",
   },
   adopt: {
     ok: "working files adopted, or they were already",

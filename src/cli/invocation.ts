@@ -4,6 +4,7 @@ import { parseOptions, UnknownOption, wordsOfOption, type Occurrence } from "./g
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import type { Command, CommandOption } from "./command.ts";
 import { COMMANDS, OLD_NAMES } from "./registry.ts";
+import { labelBehind, refuseBadLabel } from "./selecting.ts";
 import { usageOf } from "./signature.ts";
 import { formatLine } from "./suggest.ts";
 
@@ -36,6 +37,8 @@ export const REFERENCE = /^@([a-z][a-z-]*)$/;
 export const referenceOf = (word: string): string | undefined => REFERENCE.exec(word)?.[1];
 
 export const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
+
+const LABEL = GLOBAL_OPTIONS.find(({ effect }) => effect.kind === "label")!;
 
 /** Free text may begin with a dash. */
 export const FREE_TEXT = "description";
@@ -90,6 +93,7 @@ const LIST = "list";
 
 /**
  * Parses one command and its words.
+ * @param mayHaveLabels `@web` after it is a label, unless there is a command of that name
  * @returns the words that are left
  * @throws 64 for an unknown option, a missing or an empty argument
  */
@@ -97,6 +101,7 @@ export function parseInvocation(
   command: Command,
   words: readonly string[],
   line: TypedLine,
+  mayHaveLabels = false,
 ): { invocation: Invocation; left: string[] } {
   const { prog } = line;
   const shapes: CommandOption[] = [...command.options, HELP];
@@ -148,6 +153,14 @@ export function parseInvocation(
         takeOptions(left.slice(0, count));
         left = left.slice(count);
       }
+    const label = mayHaveLabels && !optionsOver && !positional?.rest ? labelBehind(left[0]) : undefined;
+    if (label !== undefined) {
+      globals.push({ option: LABEL, spelling: `--${LABEL.long}`, value: label });
+      left = left.slice(1);
+      index--;
+      continue;
+    }
+    if (mayHaveLabels && !optionsOver && !positional?.rest) refuseBadLabel(left[0], command.name);
     if (positional?.rest) {
       [remaining, left] = [left, []];
       typed.push(...remaining);

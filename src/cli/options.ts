@@ -8,6 +8,8 @@ export type Effect =
   /** Adds to a list; an empty value clears it. */
   | { kind: "add"; setting: AddedList }
   | { kind: "hostdir" }
+  /** Selects VMs by a label. */
+  | { kind: "label" }
   | { kind: "flag"; flag: "help" | "version" | "licenses" | "noColors" | "debug" };
 
 export interface OptionSpec {
@@ -71,6 +73,13 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
     value: "TYPE=[FMT=]PATH",
     effect: { kind: "add", setting: "IMAGES" },
     help: "attach an existing image as a disk, for this command line; empty: clear the list",
+  },
+  {
+    long: "label",
+    value: "LABEL",
+    effect: { kind: "label" },
+    help: "run the commands for each VM with this label, one after another",
+    whole: true,
   },
   { long: "keep-cd", short: "k", effect: set("KEEPCD", "1"), help: "leave the CD in after the first boot" },
   { long: "no-keep-cd", effect: set("KEEPCD", ""), help: "take the CD out after the first boot" },

@@ -65,7 +65,13 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["gui display vnc spice screen viewer open", SCREEN],
         ["new init make define install import", NEW],
         ["template", [["set TEMPLATE=on", "make the VM a template, which can only be cloned"]]],
-        ["move mv", [["rename NAME", "rename the VM and its directory"]]],
+        [
+          "move mv",
+          [
+            ["rename NAME", "rename the VM and its directory"],
+            ["move-work DIR", "move the working files"],
+          ],
+        ],
         ["save", [...SUSPEND, ...SAVE]],
         ["snap snapshot checkpoint dump", SAVE],
         ["revert rollback undo load recover", RESTORE],
@@ -83,6 +89,8 @@ const readSynonyms = (): ReadonlyMap<string, readonly Meant[]> =>
         ["check fsck", [["verify", "check that the last snapshot is intact"]]],
         ["jobs script", [["job", "run a job"]]],
         ["cron schedule", [["timer", "show a timer that makes backups"]]],
+        ["enable onboot boot-start", [["autostart on", "start the VM with the host"]]],
+        ["disable", [["autostart off", "do not start the VM with the host"]]],
         ["eject", [["cd --eject", "take the CD out"]]],
         ["insert dvd cdrom iso", [["cd IMAGE", "put a CD into the drive"]]],
         ["disks drive drives", [["disk", "list the VM's disks"]]],

@@ -25,7 +25,7 @@ const listSpellings = ({ short, long, value }: OptionSpec): string =>
 /** The value in force that an option would change, in brackets. */
 function inForceOf({ effect, value }: OptionSpec, values: UsageValues): string {
   if (effect.kind === "hostdir") return ` [${values.hostdir}]`;
-  if (effect.kind === "flag") return "";
+  if (effect.kind === "flag" || effect.kind === "label") return "";
   const raw = values[effect.setting];
   if (effect.kind === "set" && value === undefined) return "";
   const text = [raw ?? ""].flat().join(" ");

@@ -3,7 +3,10 @@ import { DISK_ACTIONS } from "../lifecycle/choices.ts";
 import { define } from "./define.ts";
 
 export default define({
-  meta: { name: "disk", description: "list the VM's disks; add, remove or resize one, running or off" },
+  meta: {
+    name: "disk",
+    description: "list the VM's disks; add, remove, resize or limit one, running or off",
+  },
   args: {
     action: {
       type: "positional",
@@ -29,9 +32,20 @@ export default define({
       description:
         "resize: grow its last partition, LVM and the filesystem, too, by a job, or the agent of the running guest",
     },
+    iops: {
+      type: "string",
+      valueHint: "N",
+      description: "set: limit its requests per second, at once and from then on; 0: no limit",
+    },
+    bps: {
+      type: "string",
+      valueHint: "SIZE",
+      description: "set: limit the bytes that it reads and writes per second; 0: no limit",
+    },
     json: {
       type: "boolean",
-      description: "list: print [{number, image, bus, format, virtualBytes, actualBytes, attached, stored}]",
+      description:
+        "list: print [{number, image, bus, format, virtualBytes, actualBytes, attached, stored, iops, bytesPerSecond}]",
     },
   },
   async parse(args) {

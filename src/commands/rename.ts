@@ -24,6 +24,7 @@ export default define({
     using _hints = aboutVm(renamed.to);
     const there = contextOfRenamed(context, renamed);
     await (await import("../host/timer/rename-timers.ts")).renameTimers(there, renamed);
+    await (await import("../lifecycle/autostart/rename.ts")).renameAutostart(there, renamed);
     await (await import("../snapshot/remote/rename-remote.ts")).renameRemote(there, renamed);
     await finishRename(renamed);
   },

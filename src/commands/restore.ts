@@ -29,6 +29,11 @@ export default define({
       valueHint: "PATH",
       description: "replace only PATH in the working disks; any number of times",
     },
+    "dry-run": {
+      type: "boolean",
+      alias: "n",
+      description: "with --only: check and show what would be replaced, change nothing",
+    },
     run: { type: "boolean", description: "run the VM in the background afterwards" },
   },
   async parse(args) {
@@ -36,7 +41,9 @@ export default define({
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
     const only = args.only === undefined ? undefined : [args.only].flat();
-    if (only) (await import("../files/put.ts")).validateOnly(only);
+    if (only) (await import("../files/put.ts")).validateOnly(only, name);
+    if (args["dry-run"] && !only)
+      throw usageError("restore: --dry-run needs --only", `list the snapshots: ${commandLine("snapshots")}`);
     if (only && args.copy)
       throw usageError(
         "restore --only takes no --copy",
@@ -48,16 +55,17 @@ export default define({
       copy: args.copy,
       ram: args["no-ram"] !== true,
       remote: args["from-remote"] === true,
+      dryRun: args["dry-run"] === true,
       runs: args.run === true,
     };
   },
-  async run(context, { remote, runs, only, ...request }) {
+  async run(context, { remote, runs, only, dryRun, ...request }) {
     if (only)
       await (
         await import("../files/put.ts")
-      ).restoreFiles(context, { name: request.name, paths: only, remote });
+      ).restoreFiles(context, { name: request.name, paths: only, remote, dryRun });
     else if (remote) await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
     else await (await import("../snapshot/restore.ts")).restoreVm(context, request);
-    if (runs) await (await import("../lifecycle/run.ts")).runVm(context, { detach: true });
+    if (runs && !dryRun) await (await import("../lifecycle/run.ts")).runVm(context, { detach: true });
   },
 });

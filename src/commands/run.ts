@@ -1,4 +1,6 @@
 import { WAIT_EVENTS } from "../lifecycle/choices.ts";
+import type { startByUnit } from "../lifecycle/autostart/delegate.ts";
+import type { Context } from "../vm/context.ts";
 import { define } from "./define.ts";
 
 export default define({
@@ -74,9 +76,16 @@ export default define({
       const { runLook } = await import("../lifecycle/run-look.ts");
       return runLook(context, (vm) => openLook(context, vm, from), request.limitSeconds);
     }
-    const { runVm } = await import("../lifecycle/run.ts");
-    await runVm(context, { ...request, needsSsh: wait?.for === "ssh" });
+    const watched = request.detach === true && (await delegate(context, request));
+    if (!watched) {
+      const { runVm } = await import("../lifecycle/run.ts");
+      await runVm(context, { ...request, needsSsh: wait?.for === "ssh" });
+    }
     if (wait)
       await (await import("../lifecycle/wait.ts")).waitUntilReady(context, wait, request.limitSeconds);
   },
 });
+
+/** A VM that is started with the host is systemd's to start. */
+const delegate = async (context: Context, request: Parameters<typeof startByUnit>[1]): Promise<boolean> =>
+  (await import("../lifecycle/autostart/delegate.ts")).startByUnit(context, request);

@@ -21,14 +21,18 @@ export default define({
       kind: "snapshot",
       required: false,
       description:
-        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output)",
+        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output); mount: one, and an empty directory",
     },
     json: {
       type: "boolean",
       description:
         "list, show: print [{name, made, last, protected, format, parent, consistency, guestBytes, ramBytes, addedBytes, description, problem}]; show adds {files, vm, id, summed, dependents}; diff: {from, to, disks: [{name, fromBytes, toBytes, changedBytes, ranges: [[start, length]]}]}; diff --files: [{change, from, to}] with entries as of ls: [{path, type, mode, uid, gid, size, mtime, target}], without a path [{name, type, bytes, mounted}]",
     },
-    files: { type: "boolean", description: "compare files (diff): A added, M modified, D deleted" },
+    files: {
+      type: "boolean",
+      description:
+        "compare files (diff): A added, M modified, D deleted, T of another type, t only of another time",
+    },
     checksum: {
       type: "boolean",
       description: "compare the contents of all files rather than size and time (diff --files)",
@@ -37,7 +41,7 @@ export default define({
     remote: {
       type: "boolean",
       description:
-        "read the repository SNAPSHOT_REPO instead (list, ls, get, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
+        "read the repository SNAPSHOT_REPO instead (list, ls, get, mount, diff --files); list --json: [{id, name, made, vm, uuid, snapshotId, host, directory, protected, ramBytes}]",
     },
     "by-name": {
       type: "boolean",
@@ -47,7 +51,14 @@ export default define({
   },
   async parse(args) {
     const { action } = args;
-    if (action === "ls" || action === "get" || args.files || args.checksum || args.recursive) {
+    if (
+      action === "ls" ||
+      action === "get" ||
+      action === "mount" ||
+      args.files ||
+      args.checksum ||
+      args.recursive
+    ) {
       const files = (await import("../files/request.ts")).parseFilesRequest(args);
       if (files) return { files };
     }

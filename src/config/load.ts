@@ -39,9 +39,16 @@ export interface Loaded {
   ownArch?: Arch | undefined;
 }
 
+/** Settings as written. */
+interface ReadSettings extends Omit<Loaded, "settings"> {
+  error: VmError | undefined;
+  /** A file of settings could not be read, or is lost. */
+  unread: boolean;
+}
+
 /** Reads all layers in order of precedence, and parses them. @throws one error that lists all errors */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
-  const { error, ...read } = await readSettings(sources);
+  const { error, unread: _, ...read } = await readSettings(sources);
   if (error) throw error;
   return { settings: parseSettings(read.raw), ...read };
 }
@@ -50,9 +57,11 @@ export async function loadSettings(sources: Sources): Promise<Loaded> {
  * The same with built-in defaults for invalid values, for commands that must work nevertheless.
  * @returns the settings, and the error that lists all errors
  */
-export async function loadUsable(sources: Sources): Promise<Loaded & { error: VmError | undefined }> {
+export async function loadUsable(
+  sources: Sources,
+): Promise<Loaded & Pick<ReadSettings, "error" | "unread"> & { written: ReadSettings["raw"] }> {
   const read = await readSettings(sources);
-  return { ...read, ...usableSettings(sources, read.raw) };
+  return { ...read, written: read.raw, ...usableSettings(sources, read.raw) };
 }
 
 /** Pure: valid values, and defaults for the others. */
@@ -70,11 +79,10 @@ export function usableSettings(
  * The same, continuing after errors.
  * @returns the values as written, also invalid ones, and the error that lists all errors
  */
-export async function readSettings(
-  sources: Sources,
-): Promise<Omit<Loaded, "settings"> & { error: VmError | undefined }> {
+export async function readSettings(sources: Sources): Promise<ReadSettings> {
   const own: OwnVariables = { text: "", variables: {} };
   let error: VmError | undefined;
+  let unread = false;
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
   const origins = mapSettings<SettingValue, Origin>(raw, () => ({ kind: "default" }));
   const complaints: Complaint[] = [];
@@ -84,14 +92,17 @@ export async function readSettings(
     ...(sources.guestEnv ? [{ file: sources.guestEnv, vm: true }] : []),
   ];
   if (!sources.guestEnv) error ??= lostSettings(sources, [], false);
+  if (error) unread = true;
   let userNotify = raw.SNAPSHOT_NOTIFY;
   for (const { file, vm } of files) {
     const read = await readLayer(file, raw, sources, vm, own).catch((failure: unknown) => {
       if (!(failure instanceof VmError) || failure instanceof SignalError) throw failure;
       error ??= failure;
+      unread = true;
     });
     if (!read) continue;
     if (vm) error ??= lostSettings(sources, "complaint" in read ? undefined : read.assignments, read.blank);
+    if ("complaint" in read || (vm && read.blank && error)) unread = true;
     if ("complaint" in read) {
       complaints.push(read.complaint);
       continue;
@@ -153,6 +164,7 @@ export async function readSettings(
     userNotify: sources.options.SNAPSHOT_NOTIFY ?? userNotify,
     ownArch: ownArch === undefined ? undefined : parseArch(scalarOf(ownArch)),
     error,
+    unread,
   };
 }
 

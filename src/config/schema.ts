@@ -1,7 +1,6 @@
 import { isOwnName, MAX_OWN_NAME_BYTES } from "../lib/text.ts";
 import { isUuid } from "../lib/uuid.ts";
 import { parseArch } from "../machine/arch.ts";
-import { parseMac } from "../machine/mac.ts";
 import {
   DISK_SYNTAX,
   FORWARD_SYNTAX,
@@ -23,15 +22,8 @@ import {
   SHARE_SYNTAX,
 } from "../machine/parse.ts";
 import { parseSmbios, SMBIOS_SYNTAX, type SmbiosTable } from "../machine/smbios.ts";
-import {
-  ARCHES,
-  DISK_AIOS,
-  LAYOUTS,
-  NETBOOT_ORDERS,
-  SNAPSHOT_FORMATS,
-  type Layout,
-  type ShareRequest,
-} from "../machine/types.ts";
+import { ARCHES, DISK_AIOS, NETBOOT_ORDERS, SNAPSHOT_FORMATS, type ShareRequest } from "../machine/types.ts";
+import { bootFile, cpuQuota, diskLimits, labels, layout, mac, slice, tpm } from "./machine-values.ts";
 import { networks } from "./networks.ts";
 import type { SettingValue } from "./shell-expand.ts";
 import {
@@ -41,6 +33,7 @@ import {
   listOfForm,
   memory,
   oneOf,
+  optionalMemory,
   optionalNumber,
   parser,
   pattern,
@@ -134,28 +127,6 @@ const uuids = listOfForm({
   allowed: UUID_SYNTAX,
   parse: (item: string) => (isUuid(item) ? item : undefined),
 });
-const LAYOUT_SYNTAX = `one of ${LAYOUTS.join(" ")}, or a newer version of this program`;
-const layout: Parser<Layout> = parser({ allowed: LAYOUT_SYNTAX, choices: LAYOUTS.map(String) }, (raw) => {
-  const value = LAYOUTS.find((number) => String(number) === scalarOf(raw));
-  return value === undefined ? { allowed: LAYOUT_SYNTAX } : { value };
-});
-const MAC_SYNTAX = "auto, empty, or a MAC address such as 02:1a:2b:3c:4d:5e";
-const mac: Parser<string> = parser({ allowed: MAC_SYNTAX }, (raw) => {
-  const given = scalarOf(raw);
-  const value = given === "" || given === "auto" ? given : parseMac(given);
-  return value === undefined ? { allowed: MAC_SYNTAX } : { value };
-});
-/** The field of a DHCP reply has 128 bytes (RFC 2131). */
-const MAX_BOOT_FILE_BYTES = 127;
-const bootFile = textOfForm(
-  `at most ${MAX_BOOT_FILE_BYTES} bytes of printable text`,
-  (value) => !/\p{Cc}/u.test(value) && byteLength(value) <= MAX_BOOT_FILE_BYTES,
-);
-const TPM_SYNTAX = "2.0, or empty";
-const tpm: Parser<"" | "2.0"> = parser({ allowed: TPM_SYNTAX, choices: ["2.0"] }, (raw) => {
-  const value = (["", "2.0"] as const).find((one) => one === scalarOf(raw));
-  return value === undefined ? { allowed: TPM_SYNTAX } : { value };
-});
 const userName = pattern("a user's name", /^[^\s\p{Cc}-][^\s\p{Cc}]*$/u);
 /** In milliseconds a timer of the runtime takes at most 2³¹ - 1: a greater one fires at once. */
 const MAX_TIMER_SECONDS = 2_000_000;
@@ -206,6 +177,21 @@ export const SCHEMA = {
   SHARED_RAM: keptIfChanged(flag, "the guest's RAM is shared memory, as suspend needs it"),
   SMBIOS: keptIfChanged(smbios, "SMBIOS (DMI) tables of the machine: type=1,manufacturer=ACME,serial=7"),
   SSH_USER: keptIfChanged(userName, "the guest's user that ssh and cp log in as"),
+  LABELS: keptIfChanged(labels, "labels, by which commands select VMs: vm stop @web, vm list --label=web"),
+  CPU_QUOTA: keptIfChanged(cpuQuota, "limit of CPU time, of one processor: 150%; empty: none"),
+  MEMORY_MAX: keptIfChanged(
+    optionalMemory,
+    "limit of qemu's memory, the guest's RAM and what qemu itself needs; empty: none",
+  ),
+  IO_WEIGHT: keptIfChanged(
+    optionalNumber(1, 10_000),
+    "share of the host's disk I/O from 1 to 10000, among others' 100; empty: the same",
+  ),
+  SLICE: keptIfChanged(slice, "systemd slice that qemu runs in: vms.slice; empty: the default one"),
+  DISK_LIMITS: keptIfChanged(
+    diskLimits,
+    "limits of disks, by their numbers, as `disk set` stores them: 0:iops=500,bps=20M",
+  ),
   NETWORKS: keptIfChanged(
     networks,
     "network cards, one element a card: user, passt, bridge=NAME, tap=NAME, net=NAME, or none for no card of this number; options: ,mac=ADDRESS ,link=down, of net ,outside=off",
@@ -339,6 +325,7 @@ const NOT_OF_MACHINE: ReadonlySet<SettingName> = new Set<SettingName>([
   "IMAGE_NUMBERS",
   "CONTROLLER_PLACES",
   "SSH_USER",
+  "LABELS",
 ]);
 
 /** The machine settings among these. */

@@ -101,6 +101,16 @@ export const memory: Parser<number> = parser({ allowed: MEMORY_SYNTAX }, (raw) =
   return bytes && bytes % (1 << 20) === 0 ? { value: bytes / (1 << 20) } : { allowed: MEMORY_SYNTAX };
 });
 
+/** The same, or empty for none. */
+export const optionalMemory: Parser<number | undefined> = parser<number | undefined>(
+  { allowed: `${MEMORY_SYNTAX}, or empty` },
+  (raw) => {
+    if (scalarOf(raw) === "") return { value: undefined };
+    const parsed = memory(raw);
+    return "value" in parsed ? parsed : { allowed: `${MEMORY_SYNTAX}, or empty` };
+  },
+);
+
 /** `2G,slots=2,maxmem=8G`: the part after the first comma is for qemu. */
 export const optionsBehind = (raw: SettingValue): string => /,(.*)$/s.exec(scalarOf(raw))?.[1] ?? "";
 

@@ -3,10 +3,11 @@ import { openScratch } from "./disks.ts";
 import { listInRescue, printItems } from "./list.ts";
 import { compareEntries, entryToJson, escapeName, readListing, type FileEntry } from "./listing.ts";
 import type { DiffRequest } from "./request.ts";
+import { requireAll } from "./run.ts";
 import { withPlace, withSnapshot } from "./snapshot.ts";
 
-/** Added, modified, deleted. */
-type FileChange = "A" | "M" | "D";
+/** Added, modified, deleted, of another type, touched: the same but for its time. */
+type FileChange = "A" | "M" | "D" | "T" | "t";
 
 /** Prints which files differ between two snapshots. */
 export async function diffFiles(context: Context, request: DiffRequest): Promise<void> {
@@ -27,6 +28,7 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
         ...(now && { to: entryToJson(now) }),
       }),
     });
+    for (const { work } of [before, after]) requireAll(work, "cannot compare all files");
   });
 }
 
@@ -41,19 +43,25 @@ export function* mergeListings(
     const order = old.done ? 1 : now.done ? -1 : compareEntries(old.value, now.value);
     if (order < 0) yield ["D", old.value as FileEntry, undefined];
     else if (order > 0) yield ["A", undefined, now.value as FileEntry];
-    else if (isModified(old.value as FileEntry, now.value as FileEntry))
-      yield ["M", old.value as FileEntry, now.value as FileEntry];
+    else {
+      const change = compareEntry(old.value as FileEntry, now.value as FileEntry);
+      if (change) yield [change, old.value as FileEntry, now.value as FileEntry];
+    }
     if (order <= 0) old = a.next();
     if (order >= 0) now = b.next();
   }
 }
 
-/** With checksums the contents decide, without them size and time. Of a directory neither counts: its entries are listed. */
-function isModified(old: FileEntry, now: FileEntry): boolean {
-  if (old.type !== now.type || old.mode !== now.mode || old.uid !== now.uid || old.gid !== now.gid)
-    return true;
-  if (old.target && now.target) return !old.target.equals(now.target);
-  if (old.type !== "f") return false;
-  if (old.size !== now.size) return true;
-  return old.sum !== undefined && now.sum !== undefined ? old.sum !== now.sum : old.mtime !== now.mtime;
+/**
+ * With checksums the contents decide, without them the size; with the same size and another time they may differ. Of a
+ * directory neither counts: its entries are listed.
+ */
+function compareEntry(old: FileEntry, now: FileEntry): FileChange | undefined {
+  if (old.type !== now.type) return "T";
+  if (old.mode !== now.mode || old.uid !== now.uid || old.gid !== now.gid) return "M";
+  if (old.target && now.target) return old.target.equals(now.target) ? undefined : "M";
+  if (old.type !== "f") return undefined;
+  if (old.size !== now.size) return "M";
+  if (old.sum !== undefined && now.sum !== undefined) return old.sum === now.sum ? undefined : "M";
+  return old.mtime === now.mtime ? undefined : "t";
 }

@@ -1,14 +1,22 @@
-import { chmodSync, closeSync, lstatSync, mkdirSync, readSync, renameSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  readSync,
+  renameSync,
+  statSync,
+  truncateSync,
+} from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { JobLogWriter } from "../job/output.ts";
-import { commandLine } from "../lib/command-line.ts";
 import { usageError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { STDOUT } from "../lib/standard-streams.ts";
-import { counted, plain } from "../lib/text.ts";
-import { exec, isBusybox, requireProgram, start } from "../process/exec.ts";
+import { counted, plain, quoteLine } from "../lib/text.ts";
+import { isBusybox, requireProgram, start } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { isTerminal } from "../process/terminal.ts";
 import { allocatedBytes, fileError, requireSpace } from "../store/files.ts";
@@ -17,58 +25,105 @@ import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
 import { openPartial } from "./partial.ts";
 import type { GetRequest } from "./request.ts";
-import { createResult, readCount, runFilesJob } from "./run.ts";
-import { withSnapshot, type SnapshotPlace } from "./snapshot.ts";
+import { createResult, nameAsInGuest, readCount, requireAll, runFilesJob } from "./run.ts";
+import { listingOf, withSnapshot, type SnapshotPlace } from "./snapshot.ts";
+import { extract, unpackArchive } from "./unpack.ts";
 
 const STREAM = "-";
 const ARCHIVE = "result.raw";
 const CHUNK_BYTES = 1 << 16;
 
-/** Copies files of a snapshot to the host. */
+/** Copies files of a snapshot to the host. @throws 74 also if some of them could not be copied */
 export async function getFiles(context: Context, request: GetRequest): Promise<void> {
-  const { name, paths, destination } = request;
+  const { paths, destination } = request;
   requireGnuTar();
   const places = destination === STREAM ? undefined : planPlaces(context.cwd, paths, destination);
   await withSnapshot(context, request, "get files of a snapshot", async (vm, place) => {
     using scratch = openScratch(context, vm);
-    const archive = await packFiles(context, vm, place, scratch, paths);
     const cannot = `cannot get files of ${place.snapshot.name}`;
-    try {
-      if (!places) return await writeStream(archive, join(scratch.stage.dir, "file"), paths[0]!);
-      using partial = openPartial(places.directory);
-      const needed = allocatedBytes(statSync(archive));
-      requireSpace(places.directory, needed, `get files of ${name}`, "tmpdir");
-      await unpackArchive(archive, partial.path, paths.length, cannot);
-      throwIfInterrupted();
-      places.targets.forEach((target, index) => moveIntoPlace(join(partial.path, String(index)), target));
-    } catch (error) {
-      throw fileError(cannot, error);
-    }
-    const skipped = readCount(scratch.work, "skipped") ?? 0;
-    if (skipped > 0) log.warn(`${counted(skipped, "device node")} or sockets were left out`);
-    log.success(`copied ${counted(paths.length, "path")} of ${place.snapshot.name} to ${places.shown}`);
+    const archive = await packFiles(context, vm, place, scratch, paths, places ? "pack" : "stream");
+    const refused = await deliverFiles(archive, scratch, request, places, cannot);
+    warnAboutSpecial(readCount(scratch.work, "skipped") ?? 0);
+    requireAll(scratch.work, cannot);
+    if (refused.length > 0) throw refusedNames(cannot, refused, paths);
+    if (places)
+      log.success(`copied ${counted(paths.length, "path")} of ${place.snapshot.name} to ${places.shown}`);
   });
 }
 
-/** Has the rescue put files into a tar archive, as members `0`, `1` …. @returns its path */
+/** @returns what the destination's filesystem could not have */
+async function deliverFiles(
+  archive: string,
+  scratch: Scratch,
+  { paths }: GetRequest,
+  places: Places | undefined,
+  cannot: string,
+): Promise<string[]> {
+  try {
+    if (!places) {
+      await writeStream(archive, scratch, paths[0]!);
+      return [];
+    }
+    using partial = openPartial(places.directory);
+    requireSpace(
+      places.directory,
+      allocatedBytes(statSync(archive)),
+      cannot.replace(/^cannot /, ""),
+      "tmpdir",
+    );
+    const refused = await unpackArchive(archive, partial.path, paths.length, cannot);
+    throwIfInterrupted();
+    for (const [index, target] of places.targets.entries()) {
+      const from = join(partial.path, String(index));
+      if (lstatOf(from) || refused.length === 0) moveIntoPlace(from, target);
+    }
+    return refused;
+  } catch (error) {
+    throw fileError(cannot, error);
+  }
+}
+
+function warnAboutSpecial(count: number): void {
+  if (count > 0) log.warn(`${counted(count, "special file")} left out (devices, pipes, sockets)`);
+}
+
+/** Most names that a message has. */
+const SHOWN = 5;
+
+function refusedNames(cannot: string, refused: readonly string[], paths: readonly string[]): VmError {
+  const names = refused
+    .slice(0, SHOWN)
+    .map((name) => `\n  ${quoteLine(nameAsInGuest(`tar: ${name}:`, paths).slice(5, -1))}`);
+  const more = refused.length > SHOWN ? `\n  and ${refused.length - SHOWN} more` : "";
+  return new VmError(
+    "io",
+    `${cannot}: ${counted(refused.length, "name")} cannot be on this filesystem; the rest is there:${names.join("")}${more}`,
+    { hint: "name a directory on another filesystem" },
+  );
+}
+
+/** Has the rescue put files into a tar archive, as members `0`, `1` …; or only find them. @returns its path */
 export async function packFiles(
   context: Context,
   vm: Vm,
-  { snapshot, hostdir }: SnapshotPlace,
-  { stage, work }: Scratch,
+  place: SnapshotPlace,
+  scratch: Scratch,
   paths: readonly string[],
-  everything = false,
+  how: "pack" | "pack-all" | "find" | "stream",
 ): Promise<string> {
-  const disks = await openSnapshotDisks(context, hostdir, snapshot, stage);
-  const result = join(stage.dir, ARCHIVE);
+  const { snapshot, hostdir } = place;
+  const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
+  const { dir, work } = scratch;
+  const result = join(dir, ARCHIVE);
   createResult(result);
   await runFilesJob(context, detached(vm, work), work, {
-    operation: everything ? "pack-all" : "pack",
+    operation: how === "stream" ? "pack" : how,
+    stream: how === "stream" ? basename(paths[0]!.replace(/^[^/]*:/, "")) || "." : undefined,
     paths,
     disks,
     result,
     cannot: `cannot read files of ${snapshot.name}`,
-    hint: `list its filesystems: ${commandLine("snapshots", "ls", snapshot.name)}`,
+    listing: listingOf(place),
   });
   return result;
 }
@@ -128,31 +183,6 @@ function nameOf(path: string): string {
   throw usageError(`${path} has no name for its copy`, "give a new directory as DEST: ./root");
 }
 
-/**
- * Unpacks an untrusted archive into an empty directory that only the caller can enter. GNU tar leaves `..` and absolute
- * names out, and creates symlinks that could lead outside at the end. Setuid and setgid bits of files are cleared, and
- * device nodes are removed, before anything gets its name.
- */
-async function unpackArchive(archive: string, into: string, count: number, what: string): Promise<void> {
-  const owner = process.geteuid!() === 0 ? "--same-owner" : "--no-same-owner";
-  const members = Array.from({ length: count }, (_, index) => String(index));
-  await extract(archive, into, [owner, "-p"], members, what);
-  const find = (...words: string[]): Promise<unknown> => exec(["find", into, "-xdev", ...words], { what });
-  if (process.geteuid!() === 0) await find("(", "-type", "b", "-o", "-type", "c", ")", "-delete");
-  await find("-type", "f", "-perm", "/6000", "-exec", "chmod", "ug-s", "{}", "+");
-}
-
-async function extract(
-  archive: string,
-  into: string,
-  options: readonly string[],
-  members: readonly string[],
-  what: string,
-): Promise<void> {
-  const argv = ["tar", "-x", ...options, "--numeric-owner", "-C", into, "-f", archive, "--", ...members];
-  await exec(argv, { what });
-}
-
 /** A directory is renamed into another one only by who may write to it. */
 function moveIntoPlace(from: string, target: string): void {
   const stats = lstatSync(from);
@@ -163,16 +193,32 @@ function moveIntoPlace(from: string, target: string): void {
   if (isDirectory) chmodSync(target, stats.mode & 0o7777);
 }
 
-async function writeStream(archive: string, into: string, path: string): Promise<void> {
-  mkdirSync(into, { mode: 0o700 });
+/** A file as it is, a directory as an archive. */
+async function writeStream(archive: string, { dir, work }: Scratch, path: string): Promise<void> {
   const what = `cannot get ${plain(path)}`;
+  const length = readCount(work, "archive");
+  if (length !== undefined) {
+    if (isTerminal(STDOUT))
+      throw usageError(
+        `${what}: it is a directory, and its archive is not for a terminal`,
+        "name a directory as the last word, or unpack it: … - | tar -x",
+      );
+    if (length > statSync(archive).size) throw new VmError("io", `${what}: the archive is cut off`);
+    truncateSync(archive, length);
+    return sendFile(archive, what);
+  }
+  const into = join(dir, "file");
+  mkdirSync(into, { mode: 0o700 });
   // It gets no name, so that neither its owner nor its mode matters.
   await extract(archive, into, ["--no-same-owner", "--no-same-permissions"], ["0"], what);
   const file = join(into, "0");
-  if (!lstatSync(file).isFile())
-    throw new VmError("noInput", `${what}: it is no regular file`, {
-      hint: "name a directory as the last word",
-    });
+  if (lstatOf(file)?.isFile() !== true)
+    throw new VmError("noInput", `${what}: it is no regular file or directory`);
+  await sendFile(file, what);
+}
+
+/** To standard output; a terminal gets only text. */
+async function sendFile(file: string, what: string): Promise<void> {
   if (!isTerminal(STDOUT)) {
     const { status, signal } = await start(["cat", file], { stdout: STDOUT }).done;
     throwIfInterrupted();

@@ -1,6 +1,5 @@
 import { truncateSync } from "node:fs";
 import { basename, join } from "node:path";
-import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
 import { formatSize } from "../lib/size.ts";
@@ -13,8 +12,15 @@ import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
 import { entryToJson, escapeName, formatEntry, readListing, readVolumes } from "./listing.ts";
 import type { ListRequest } from "./request.ts";
-import { createResult, MAX_LISTING_BYTES, readCount, runFilesJob, type FilesOperation } from "./run.ts";
-import { withSnapshot, type SnapshotPlace } from "./snapshot.ts";
+import {
+  createResult,
+  MAX_LISTING_BYTES,
+  readCount,
+  requireAll,
+  runFilesJob,
+  type FilesOperation,
+} from "./run.ts";
+import { listingOf, withSnapshot, type SnapshotPlace } from "./snapshot.ts";
 
 const RESULT = "result.raw";
 const SORTED = "sorted";
@@ -31,25 +37,26 @@ interface ListJob {
 export async function listInRescue(
   context: Context,
   vm: Vm,
-  { snapshot, hostdir }: SnapshotPlace,
+  place: SnapshotPlace,
   scratch: Scratch,
   listed: ListJob,
 ): Promise<string> {
-  const { stage, work } = scratch;
+  const { snapshot, hostdir } = place;
+  const { dir, work } = scratch;
   const cannot = `cannot list the files of ${snapshot.name}`;
-  const disks = await openSnapshotDisks(context, hostdir, snapshot, stage);
-  const result = join(stage.dir, RESULT);
+  const disks = await openSnapshotDisks(context, hostdir, snapshot, scratch);
+  const result = join(dir, RESULT);
   createResult(result, MAX_LISTING_BYTES);
-  const hint = `list the filesystems: ${commandLine("snapshots", "ls", snapshot.name)}`;
-  const job = { ...listed, disks, result, cannot, hint: listed.paths.length > 0 ? hint : undefined };
+  const listing = listed.paths.length > 0 ? listingOf(place) : undefined;
+  const job = { ...listed, disks, result, cannot, listing };
   await runFilesJob(context, detached(vm, work), work, job);
   const length = readCount(work, "length");
   if (length === undefined || length > MAX_LISTING_BYTES)
     throw new VmError("io", `${cannot}: the rescue has not said how long the listing is`);
   truncateSync(result, length);
   if (listed.operation === "volumes") return result;
-  const sorted = join(stage.dir, SORTED);
-  await exec(["sort", "-z", "-T", stage.dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
+  const sorted = join(dir, SORTED);
+  await exec(["sort", "-z", "-T", dir, "-o", sorted, result], { what: `${cannot}: cannot sort them` });
   removeQuietly(result);
   return sorted;
 }
@@ -75,6 +82,7 @@ export async function listFiles(context: Context, request: ListRequest): Promise
       toLine: (entry) => formatEntry(entry, shown),
       toFacts: (entry) => entryToJson(entry, name),
     });
+    requireAll(scratch.work, `cannot list all files of ${place.snapshot.name}`);
   });
 }
 

@@ -1,8 +1,9 @@
 import { join } from "node:path";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
+import { formatTimestamp } from "../lib/time.ts";
 import { usageError } from "../lib/errors.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { counted } from "../lib/text.ts";
+import { counted, plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Disk } from "../machine/types.ts";
 import { probeQemu } from "../qemu/probe.ts";
@@ -13,32 +14,41 @@ import type { Workdir } from "../store/workdir.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
+import { withVm } from "../vm/open.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { resolveDisks } from "../vm/machine.ts";
 import { Media } from "../vm/media.ts";
 import { refuseTemplate } from "../vm/template.ts";
-import { openScratch } from "./disks.ts";
+import { detached, openScratch, overlayDisks } from "./disks.ts";
 import { packFiles } from "./get.ts";
 import { validateGuestPath } from "./request.ts";
-import { runFilesJob } from "./run.ts";
-import { withSnapshot } from "./snapshot.ts";
+import { createResult, readAnswer, runFilesJob } from "./run.ts";
+import { withPlace, type SnapshotPlace } from "./snapshot.ts";
 
 /** Arguments of `restore --only`. */
 export interface PutRequest {
   name: string | undefined;
   paths: readonly string[];
   remote: boolean;
+  /** Only check, and say what would be replaced. */
+  dryRun: boolean;
 }
 
 /** @throws 64 */
-export function validateOnly(paths: readonly string[]): void {
+export function validateOnly(paths: readonly string[], name: string | undefined): void {
   for (const path of paths) {
-    validateGuestPath(path);
-    if (!/[^/.]/.test(path.replace(/^[^/]*:/, "")))
+    validateGuestPath(path, name ?? LAST);
+    const within = path.replace(/^[^/]*:/, "");
+    if (/^[/.]*$/.test(within))
       throw usageError(
         `restore --only: ${path} is a whole filesystem`,
         `restore all: ${commandLine("restore")}`,
+      );
+    if (/\/\.\.?\/*$/.test(within))
+      throw usageError(
+        `restore --only: ${path} does not end in a name`,
+        "name the file or directory that is to be replaced",
       );
   }
 }
@@ -49,31 +59,85 @@ export function validateOnly(paths: readonly string[]): void {
  */
 export async function restoreFiles(
   context: Context,
-  { name = LAST, paths, remote }: PutRequest,
+  { name = LAST, paths: all, remote, dryRun }: PutRequest,
 ): Promise<void> {
-  const choice = { name, remote };
-  await withSnapshot(context, choice, "restore files", async (vm, place) => {
+  const paths = withoutNested(all);
+  const change = async (vm: Vm): Promise<void> => {
     refuseTemplate(vm, "restore files");
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
-    using scratch = openScratch(context, vm);
-    const archive = await packFiles(context, vm, place, scratch, paths, true);
-    claimFiles(work, JOB_NAMES, true);
-    try {
-      const disks = await currentDisks(context, vm, work);
-      keepFormats(vm, work, disks);
-      await runFilesJob(context, vm, work, {
-        operation: "unpack",
-        paths,
-        disks,
-        result: archive,
-        cannot: `cannot restore files of ${place.snapshot.name}`,
-      });
-    } finally {
-      remove(join(work.dir, WORK.in));
-    }
-    log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
+    await withPlace(context, vm, { name, remote }, async (place) => {
+      const { name: found, made } = place.snapshot;
+      if (dryRun) await checkFiles(context, vm, work, place, paths);
+      log.info(
+        `${dryRun ? "would restore" : "restoring"} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`,
+      );
+      for (const path of paths) log.info(`  ${plain(path)}`);
+      if (!dryRun) await replaceFiles(context, vm, work, place, paths);
+    });
+  };
+  await withVm(context, "restore files", change, { lenient: true });
+}
+
+/** As `replaceFiles`, without a change: are the files in the snapshot, and can they be replaced in the VM? */
+async function checkFiles(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  place: SnapshotPlace,
+  paths: readonly string[],
+): Promise<void> {
+  using scratch = openScratch(context, vm);
+  await packFiles(context, vm, place, scratch, paths, "find");
+  using beside = openScratch(context, vm);
+  const cannot = `cannot restore files of ${place.snapshot.name}`;
+  const disks = await overlayDisks(await currentDisks(context, vm, work), beside, cannot);
+  const result = join(beside.dir, "result.raw");
+  createResult(result, 0);
+  const job = { operation: "check", paths, disks, result, cannot } as const;
+  await runFilesJob(context, detached(vm, beside.work), beside.work, job);
+}
+
+async function replaceFiles(
+  context: Context,
+  vm: Vm,
+  work: Workdir,
+  place: SnapshotPlace,
+  paths: readonly string[],
+): Promise<void> {
+  using scratch = openScratch(context, vm);
+  const archive = await packFiles(context, vm, place, scratch, paths, "pack-all");
+  claimFiles(work, JOB_NAMES, true);
+  try {
+    const disks = await currentDisks(context, vm, work);
+    keepFormats(vm, work, disks);
+    await runFilesJob(context, vm, work, {
+      operation: "unpack",
+      paths,
+      disks,
+      result: archive,
+      cannot: `cannot restore files of ${place.snapshot.name}`,
+    });
+    const left = readAnswer(work, "left");
+    if (left !== undefined)
+      log.warn(`cannot remove the old files in the guest: remove them there: ${plain(left)}`);
+  } finally {
+    remove(join(work.dir, WORK.in));
+  }
+  log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
+}
+
+const trimPath = (path: string): string => path.replaceAll(/\/+/g, "/").replace(/\/$/, "");
+
+/** Pure: without what is in another one, or the same. */
+export function withoutNested(paths: readonly string[]): string[] {
+  return paths.filter((path, index) => {
+    const within = `${trimPath(path)}/`;
+    return !paths.some((other, at) => {
+      const above = `${trimPath(other)}/`;
+      return at !== index && within.startsWith(above) && (within !== above || at < index);
+    });
   });
 }
 

@@ -11,6 +11,8 @@ import type { Context } from "../vm/context.ts";
 interface RemotePlace extends AsyncDisposable {
   hostdir: string;
   name: string;
+  /** Why reads failed, if data of the repository is missing or damaged. */
+  problem(): VmError | undefined;
 }
 
 /** Reads the snapshot where it is; without FUSE it is fetched to TMPDIR. */
@@ -22,7 +24,8 @@ export async function openInRepository(
   try {
     const files = await openRemote(context, name);
     const dispose = (): PromiseLike<void> => files[Symbol.asyncDispose]();
-    return { hostdir: files.hostdir, name: files.snapshot.name, [Symbol.asyncDispose]: dispose };
+    const { hostdir: view, snapshot, problem } = files;
+    return { hostdir: view, name: snapshot.name, problem, [Symbol.asyncDispose]: dispose };
   } catch (error) {
     if (!(error instanceof VmError) || error.reason !== "no-fuse") throw error;
   }
@@ -38,6 +41,7 @@ export async function openInRepository(
   return {
     hostdir: temporary.dir,
     name: wanted.name,
+    problem: () => undefined,
     [Symbol.asyncDispose]: async () => temporary[Symbol.dispose](),
   };
 }

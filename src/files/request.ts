@@ -18,6 +18,14 @@ export interface GetRequest extends SnapshotChoice {
   destination: string;
 }
 
+export interface MountRequest extends SnapshotChoice {
+  action: "mount";
+  /** A directory of the guest. */
+  path: string;
+  /** Where it is mounted. */
+  directory: string;
+}
+
 export interface DiffRequest {
   action: "diff-files";
   from: string;
@@ -27,7 +35,7 @@ export interface DiffRequest {
   json: boolean;
 }
 
-export type FilesRequest = ListRequest | GetRequest | DiffRequest;
+export type FilesRequest = ListRequest | GetRequest | MountRequest | DiffRequest;
 
 /** Arguments of `snapshots` for files. */
 export interface FilesArgs {
@@ -44,12 +52,15 @@ export interface FilesArgs {
 const MAX_PATHS = 1000;
 const MAX_PATH_BYTES = 4095;
 
-/** @throws 64 for what is no path in a guest */
-export function validateGuestPath(path: string): void {
+/**
+ * @param snapshot its name, for the hint
+ * @throws 64 for what is no path in a guest
+ */
+export function validateGuestPath(path: string, snapshot: string): void {
   const wrong = (why: string): Error =>
     usageError(
       `cannot use '${path.slice(0, 80)}' as a path in the guest: ${why}`,
-      `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", "S0")}`,
+      `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", snapshot)}`,
     );
   if (!/^([A-Za-z0-9][A-Za-z0-9+_.-]*:)?\//.test(path)) throw wrong("it is not absolute");
   if (Buffer.byteLength(path) > MAX_PATH_BYTES) throw wrong("it is too long");
@@ -71,6 +82,10 @@ export function parseFilesRequest(args: FilesArgs): FilesRequest | undefined {
     if (json) throw usageError("snapshots get takes no --json", "give --json to: ls");
     return parseGet(words, remote);
   }
+  if (action === "mount") {
+    if (json) throw usageError("snapshots mount takes no --json", "give --json to: ls");
+    return parseMount(words, remote);
+  }
   if (!listsDifferences) return undefined;
   const [from, to, ...more] = words;
   if (from === undefined || to === undefined || more.length > 0)
@@ -86,13 +101,18 @@ function parseList(
   [name, path, ...more]: readonly string[],
   options: Pick<ListRequest, "recursive" | "json" | "remote">,
 ): ListRequest {
-  if (name === undefined || more.length > 0)
+  if (name === undefined)
     throw usageError(
-      "snapshots ls takes a NAME and a PATH",
-      `for example: ${commandLine("snapshots", "ls", name ?? "LAST", "/etc")}`,
+      "snapshots ls takes the name of a snapshot",
+      `the newest one: ${commandLine("snapshots", "ls", "LAST", "/etc")}`,
+    );
+  if (more.length > 0)
+    throw usageError(
+      "snapshots ls takes one path after the name of the snapshot",
+      `for example: ${commandLine("snapshots", "ls", name, path!)}`,
     );
   validateSnapshotReference(name);
-  if (path !== undefined) validateGuestPath(path);
+  if (path !== undefined) validateGuestPath(path, name);
   else if (options.recursive)
     throw usageError(
       "snapshots ls: --recursive needs a PATH",
@@ -104,7 +124,7 @@ function parseList(
 function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequest {
   if (name === undefined || words.length === 0)
     throw usageError(
-      "snapshots get takes a NAME, PATHs and a DEST",
+      "snapshots get takes the name of a snapshot, paths in it, and a destination",
       `for example: ${commandLine("snapshots", "get", name ?? "LAST", "/etc/fstab", ".")}`,
     );
   validateSnapshotReference(name);
@@ -112,8 +132,21 @@ function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequ
   const destination = words.length === 1 ? "." : words.at(-1)!;
   if (paths.length > MAX_PATHS)
     throw usageError(`snapshots get takes at most ${MAX_PATHS} paths`, "get their directory");
-  paths.forEach(validateGuestPath);
+  for (const path of paths) validateGuestPath(path, name);
   if (destination === "-" && paths.length > 1)
-    throw usageError("snapshots get: standard output takes one file", "name a directory as the last word");
+    throw usageError("snapshots get: standard output takes one path", "name a directory as the last word");
   return { action: "get", name, paths, destination, remote };
+}
+
+function parseMount([name, ...words]: readonly string[], remote: boolean): MountRequest {
+  const directory = words.pop();
+  const [path = "/", ...more] = words;
+  if (name === undefined || directory === undefined || more.length > 0)
+    throw usageError(
+      "snapshots mount takes a NAME, a PATH or none, and a DIR",
+      `for example: ${commandLine("snapshots", "mount", name ?? "LAST", "./files")}`,
+    );
+  validateSnapshotReference(name);
+  validateGuestPath(path, name);
+  return { action: "mount", name, path, directory, remote };
 }

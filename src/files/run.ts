@@ -5,7 +5,8 @@ import { programLine } from "../lib/command-line.ts";
 import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
-import { quoteLine } from "../lib/text.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { counted, plain, quoteLine, REPLACEMENT } from "../lib/text.ts";
 import { nameRescue } from "../job/job.ts";
 import { findRescue, resolveRescueMachine } from "../job/rescue-machine.ts";
 import { runRescue } from "../job/run.ts";
@@ -22,7 +23,16 @@ import type { Vm } from "../vm/find.ts";
 import { Media } from "../vm/media.ts";
 
 /** What the job `files` does (scripts/rescue/files.job). */
-export type FilesOperation = "volumes" | "list" | "sums" | "pack" | "pack-all" | "unpack";
+export type FilesOperation =
+  | "volumes"
+  | "list"
+  | "sums"
+  | "pack"
+  | "pack-all"
+  | "find"
+  | "serve"
+  | "check"
+  | "unpack";
 
 /** One run of that job. */
 export interface FilesJob {
@@ -35,17 +45,24 @@ export interface FilesJob {
   result: string;
   /** Start of the error message: `cannot list S1`. */
   cannot: string;
-  /** For a file that does not exist. */
-  hint?: string | undefined;
+  /** The command line that lists a directory, or without one the filesystems; absent: the working disks. */
+  listing?: ((path?: string) => string) | undefined;
+  /** Of `pack`: a directory becomes an archive with this name in it, which is as long as the file `archive` says. */
+  stream?: string | undefined;
+  /** Called when the job has started. */
+  onStarted?: () => void;
 }
 
 /** A hostile filesystem may keep the rescue busy: limits in seconds, unless TIMEOUT is set. */
-const LIMIT_SECONDS: Readonly<Record<FilesOperation, number>> = {
+const LIMIT_SECONDS: Readonly<Record<FilesOperation, number | undefined>> = {
   volumes: 300,
   list: 600,
   sums: 3600,
   pack: 3600,
   "pack-all": 3600,
+  find: 600,
+  serve: undefined,
+  check: 600,
   unpack: 3600,
 };
 
@@ -55,6 +72,8 @@ const LOG_BYTES = 16 << 10;
 const RESERVE_BYTES = 64 << 20;
 /** The largest listing: several million entries. */
 export const MAX_LISTING_BYTES = 1 << 30;
+/** A path, and a line end. */
+const MAX_TEXT_BYTES = 8 << 10;
 /** A disk's size is a multiple of it. */
 const SECTOR_BYTES = 1 << 20;
 
@@ -64,7 +83,7 @@ const SECTOR_BYTES = 1 << 20;
  */
 export function createResult(path: string, limitBytes = Infinity): void {
   const room = Math.max(freeBytes(join(path, "..")) - RESERVE_BYTES, SECTOR_BYTES);
-  const size = Math.floor(Math.min(room, limitBytes) / SECTOR_BYTES) * SECTOR_BYTES;
+  const size = Math.max(Math.floor(Math.min(room, limitBytes) / SECTOR_BYTES), 1) * SECTOR_BYTES;
   const fd = createFile(path);
   try {
     ftruncateSync(fd, size);
@@ -105,6 +124,7 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   replaceVolatile(input("operation"), `${operation}\n`);
   replaceVolatile(input("paths"), paths.map((path) => `${path}\0`).join(""));
   if (job.oneLevel) replaceVolatile(input("one-level"), "");
+  if (job.stream !== undefined) replaceVolatile(input("stream"), `${job.stream}\0`);
   for (const [name, text] of Object.entries(FILES_PROGRAMS))
     writeFileSync(input(name), text, { mode: 0o700, flag: "wx" });
   const all = [...disks, resultDisk(result, disks)];
@@ -120,6 +140,8 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
     capabilities,
     confine: confineBy(context, vm.settings),
     quiet: true,
+    cannot: job.cannot,
+    onStarted: job.onStarted,
   } as const;
   const status = await runRescue(context, work, run, write).catch((error: unknown) => {
     // Its hint may name a log in a directory that is removed now.
@@ -127,29 +149,89 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
       ? new VmError(error.code, error.message, { cause: error })
       : error;
   });
-  if (status !== 0) throw jobError(job, status, log.toString());
+  if (status !== 0) throw jobError(job, work, status, log.toString());
 }
 
 const CODES: Readonly<Record<number, ExitName>> = { 66: "noInput", 69: "unavailable", 73: "cannotCreate" };
 
+/** mount-system says where it has mounted what. */
+const FOUND_SYSTEM = /^\/dev\/\S+ -> \/mnt\/system/;
+
+/** tar, of a write that filled the filesystem; of the next one it gives the reason. */
+const saysGuestFull = (line: string): boolean =>
+  saysNoSpace(line) || /: Wrote only \d+ of \d+ bytes$/.test(line);
+
 /** The job's last line says why it failed. Its text is from the rescue, where a hostile filesystem may have taken over. */
-function jobError({ cannot, hint }: FilesJob, status: number, log: string): VmError {
-  const lines = log.split("\n").filter((line) => line.trim() !== "");
+function jobError(job: FilesJob, work: Workdir, status: number, log: string): VmError {
+  const { cannot } = job;
+  const lines = log
+    .split("\n")
+    .filter((line) => line.trim() !== "" && !FOUND_SYSTEM.test(line))
+    .map((line) => nameAsInGuest(line, job.paths));
   const reason = quoteLine(lines.at(-1) ?? `the job failed with status ${status}`);
+  if (job.operation === "unpack" && lines.some(saysGuestFull) && !reason.includes("these were replaced"))
+    return new VmError("cannotCreate", `${cannot}: no space left in the guest's filesystem`, {
+      hint: "remove files there, or enlarge the disk",
+    });
   if (saysNoSpace(lines.slice(-3).join("\n"))) return noSpaceError(cannot);
   const code = CODES[status] ?? "io";
   const before = code === "io" ? lines.slice(-4, -1).map((line) => `\n  ${quoteLine(line)}`) : [];
   const hints: Partial<Record<ExitName, string | undefined>> = {
-    noInput: hint,
+    noInput: hintForMissing(job, work),
+    io: hintForFixed(work),
     unavailable: `build the rescue again: ${programLine("rescue", "build")}`,
   };
   return new VmError(code, `${cannot}: ${reason}${before.join("")}`, { hint: hints[code] });
 }
 
-/** The number in a small file of `.out`; undefined for anything else. */
-export function readCount(work: Workdir, name: string): number | undefined {
+/** Pure: replaces paths of the rescue in a program's message by those of the guest. */
+export const nameAsInGuest = (line: string, paths: readonly string[]): string =>
+  line
+    .replaceAll(/\/mnt\/system1(?=\/)/g, "")
+    .replaceAll(/\/run\/volumes\/([^/]+)(?=\/)/g, "$1:")
+    .replaceAll(/(?<=\/run\/files\/|^\S*tar: )(\d+)(?=[/:'])/g, (number) => paths[Number(number)] ?? number)
+    .replaceAll("/run/files//", "/");
+
+const PATTERN = /[*?[]/;
+
+function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | undefined {
+  if (!listing) return undefined;
+  const near = readAnswer(work, "nearest");
+  const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;
+  return [
+    ...(paths.some((path) => path.includes(REPLACEMENT))
+      ? ["a name that is not UTF-8 cannot be given on the command line: name its directory"]
+      : []),
+    ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
+    isPath ? `list ${near}: ${listing(near)}` : `list the filesystems: ${listing()}`,
+  ].join("\n");
+}
+
+function hintForFixed(work: Workdir): string | undefined {
+  const fixed = readAnswer(work, "fixed");
+  return fixed === undefined || plain(fixed) !== fixed
+    ? undefined
+    : `run the VM, and there as root: chattr -i -a ${shellQuote(fixed.replace(/^[^/]*:/, ""))}`;
+}
+
+/** A small file of `.out`, from the rescue; undefined if there is none. */
+export function readAnswer(work: Workdir, name: string): string | undefined {
   const path = join(work.dir, WORK.out, name);
-  if (!lstatOf(path)?.isFile()) return undefined;
-  const text = readSmall(path, 64);
-  return /^\d{1,15}$/.test(text?.trim() ?? "") ? Number(text) : undefined;
+  return lstatOf(path)?.isFile() ? readSmall(path, MAX_TEXT_BYTES) : undefined;
+}
+
+/** The number in such a file; undefined for anything else. */
+export function readCount(work: Workdir, name: string): number | undefined {
+  const text = readAnswer(work, name)?.trim() ?? "";
+  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+/** The job has left out what is deeper than a path can be. @throws 74 if it has */
+export function requireAll(work: Workdir, cannot: string): void {
+  const count = readCount(work, "long") ?? 0;
+  if (count > 0)
+    throw new VmError(
+      "io",
+      `${cannot}: ${counted(count, "path")} of more than 4095 bytes left out, with all that is below; the rest is there`,
+    );
 }

@@ -2,7 +2,7 @@ import { confineBy } from "../vm/jail.ts";
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
-import { EXIT, VmError } from "../lib/errors.ts";
+import { EXIT, reasonOf, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -16,6 +16,7 @@ import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, replaceVolatile } from "../store/files.ts";
+import { recordEvent } from "../store/history.ts";
 import { claimFiles } from "../store/claim.ts";
 import { JOB, WORK } from "../store/layout.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
@@ -105,12 +106,14 @@ export async function jobVm(
       keepFormats(vm, work, machine.disks);
       await requireFreeForwards(machine.nics.flatMap(({ forwards }) => forwards));
       const jobLog = new JobLogWriter();
-      const status = await runRescue(
-        context,
-        work,
-        { job: name, rescue, machine, capabilities, confine: confineBy(context, vm.settings) },
-        jobLog.write,
-      );
+      const record = (status: number, how?: string): void =>
+        recordEvent(context, vm.hostdir, { event: "job", job: name, how, status });
+      const started = { job: name, rescue, machine, capabilities, confine: confineBy(context, vm.settings) };
+      const status = await runRescue(context, work, started, jobLog.write).catch((error: unknown) => {
+        record(error instanceof VmError ? error.exitCode : EXIT.internal, reasonOf(error));
+        throw error;
+      });
+      record(status);
       restoreOutput(work);
       if (status !== EXIT.ok)
         throw new JobError(

@@ -47,6 +47,10 @@ export interface RescueRun {
   confine: Confine;
   /** The run is a step of another command: its start is not reported. */
   quiet?: true;
+  /** Start of the error message if there is no space for its disks; absent: it is paused until there is. */
+  cannot?: string;
+  /** Called when the job has started. */
+  onStarted?: (() => void) | undefined;
 }
 
 /** The shares of each job: its input and its output. */
@@ -69,10 +73,11 @@ const APPEND = [
   "norandmaps",
 ].join(" ");
 
-/** Virtio-serial ports: the runner receives `stop` on one, programs in the rescue ask the user on the other. */
+/** Virtio-serial ports: the runner receives `stop` on one, programs in the rescue ask the user on another; one serves files. */
 export const CHANNELS = [
   { name: "vm.control.0", socket: WORK.control },
   { name: "vm.ask.0", socket: WORK.ask },
+  { name: "vm.files.0", socket: WORK.files },
 ] as const;
 
 /**
@@ -177,7 +182,7 @@ export async function resolveRescueMachine(
   refuseOtherFamily(vm);
   if (system.kind === "own") refuseOtherKernel(rescue.name, system.kernel, settings.QEMUARCH);
   const { accel, problem } = resolveAccel(settings.ACCEL, settings.QEMUARCH, context.hostArch);
-  if (problem) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
+  if (problem && !alone) warnOnce(`cannot use KVM: ${problem}; the rescue is emulated, which is slow`);
   const shares = alone ? JOB_SHARES : settings.RESCUE_SHARES;
   const macros = await media.macros(
     [...(alone ? [] : settings.IMAGES), ...shares].map((item) => item.path),

@@ -1,22 +1,22 @@
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { VmError } from "../lib/errors.ts";
+import { noSpaceError, VmError } from "../lib/errors.ts";
 import { isKernelPanic } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { quoteLine } from "../lib/text.ts";
 import { firstSignal, signalError, takeSignals, type StopSignal } from "../process/signals.ts";
 import { buildQemuArgv } from "../qemu/argv.ts";
 import { FLUSH_STEPS } from "../qemu/end.ts";
-import { startQemu, type QemuEnd, type QemuSession } from "../qemu/session.ts";
+import { startQemu, type QemuEnd } from "../qemu/session.ts";
 import { buildRunScript } from "../qemu/script.ts";
 import type { QmpEvent } from "../qmp/events.ts";
 import { Channel } from "../rescue/channel.ts";
-import { OutputWatch, readJobStatus, ToldStatus } from "../rescue/output.ts";
+import { OutputWatch, ToldStatus } from "../rescue/output.ts";
 import { type Mark, type RunEnd, consistencyOf } from "../store/mark-types.ts";
 import { remove } from "../store/remove.ts";
-import { lstatOf, readTail } from "../lib/read-file.ts";
+import { readTail } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
-import { JOB, RUN_FILES, WORK } from "../store/layout.ts";
+import { RUN_FILES, WORK } from "../store/layout.ts";
 import { updateMark } from "../store/mark.ts";
 import type { Context } from "../vm/context.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
@@ -36,8 +36,13 @@ const CONSOLE_BYTES = 64 << 10;
 
 type WriteLog = (piece: Uint8Array) => Promise<void>;
 
-/** Why this program stopped the rescue: by a signal, or at a time limit (its message). */
-type StopReason = { by: StopSignal } | { limit: string };
+/** Why this program stopped the rescue: by a signal, at a time limit (its message), or without space (start of its message). */
+type StopReason = { by: StopSignal } | { limit: string } | { noSpace: string };
+
+interface StartedRescue extends RunningRescue {
+  /** Resolved when qemu has paused the rescue for lack of space, with the start of the error message. */
+  noSpace: Promise<string>;
+}
 
 /**
  * Boots the rescue, follows the job, and waits until the rescue is off.
@@ -53,16 +58,17 @@ export async function runRescue(
 ): Promise<number> {
   const before = consistencyOf(work.mark);
   const told = new ToldStatus(join(work.dir, WORK.out));
-  const { machine, control, settled } = await startRescue(context, work, run, told.hear);
+  const started = await startRescue(context, work, run, told.hear);
+  const { machine, settled } = started;
   // All is unmounted and written: what the guest would still do to be off is of no use.
   void told.complete.then(() => machine.end(FLUSH_STEPS)).catch(() => {});
   let lastRun: RunEnd | undefined = "killed";
   try {
-    const { end, stopped } = await followJob(context, work, run, machine, control, write);
+    const { end, stopped } = await followJob(context, work, run, started, told, write);
     const clean = end.shutdown?.reason === "guest-shutdown" || (told.isComplete && end.status === 0);
     // A job does not repair crash-consistent disks: only a run of the guest does.
     if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
-    const status = readJobStatus(join(work.dir, WORK.out));
+    const { status } = told;
     if (stopped) throw stoppedError(stopped, run.job);
     if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run.job, end, status);
     return status;
@@ -85,7 +91,7 @@ async function startRescue(
   work: Workdir,
   run: RescueRun,
   hear: (line: string) => void,
-): Promise<RunningRescue> {
+): Promise<StartedRescue> {
   const { job, machine, capabilities } = run;
   const { prog, version } = context;
   if (!run.quiet) log.info(`waiting for the rescue ${run.rescue.name}`);
@@ -100,7 +106,12 @@ async function startRescue(
   const logPath = join(work.dir, WORK.qemuLog);
   for (const name of [WORK.qemuLog, WORK.rescueConsoleLog]) rmSync(join(work.dir, name), { force: true });
   updateMark(work.dir, { lastRun: "unknown", job: process.pid });
-  const errors = new GuestErrorMonitor(work.dir);
+  const noSpace = Promise.withResolvers<string>();
+  const { cannot } = run;
+  const errors = new GuestErrorMonitor(
+    work.dir,
+    cannot === undefined ? undefined : () => noSpace.resolve(cannot),
+  );
   try {
     const onEvent = (event: QmpEvent): void => errors.onEvent(event);
     let launched: RunningRescue | undefined = await resumeRescue(context, work, run, { onEvent, hear });
@@ -121,7 +132,7 @@ async function startRescue(
     const { qmp, ended } = launched.machine;
     errors.qmp = qmp;
     void ended.then(() => errors[Symbol.dispose]());
-    return launched;
+    return { ...launched, noSpace: noSpace.promise };
   } catch (error) {
     updateMark(work.dir, { lastRun: work.mark.lastRun, job: undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
@@ -133,9 +144,9 @@ async function startRescue(
 async function followJob(
   context: Context,
   work: Workdir,
-  { rescue, job, quiet }: RescueRun,
-  machine: QemuSession,
-  channel: Channel,
+  { rescue, job, quiet, onStarted }: RescueRun,
+  { machine, control: channel, noSpace }: StartedRescue,
+  told: ToldStatus,
   write: WriteLog,
 ): Promise<{ end: QemuEnd; stopped: StopReason | undefined }> {
   using control = channel;
@@ -152,12 +163,10 @@ async function followJob(
   let again: ReturnType<typeof setInterval> | undefined;
   const failed = Promise.withResolvers<never>();
   const kill = (): void => void machine.end().catch(failed.reject);
-  const out = join(work.dir, WORK.out);
-  let started = false;
   const stop = (why: StopReason): void => {
     clearTimeout(timer);
     // Before the job starts, nothing is mounted that must be unmounted.
-    const idle = !started && lstatOf(join(out, JOB.started)) === undefined;
+    const idle = !told.started;
     if (stopped || idle) kill();
     if (stopped) return;
     stopped = why;
@@ -176,6 +185,11 @@ async function followJob(
     if (seconds !== undefined)
       timer = setTimeout(() => stop({ limit: `${what} within ${seconds} seconds` }), seconds * 1000);
   };
+  void noSpace.then((cannot) => {
+    stopped ??= { noSpace: cannot };
+    // The rescue is paused: it cannot end by itself.
+    kill();
+  });
   using _signals = takeSignals((by) => {
     log.info(stopped ? "killing the rescue" : "stopping the job; repeat to kill the rescue");
     stop({ by });
@@ -186,12 +200,13 @@ async function followJob(
   const { RESCUE_START_TIMEOUT, TIMEOUT } = rescue.settings;
   limit(RESCUE_START_TIMEOUT, `the rescue did not start the job ${job}`);
   using output = new OutputWatch(
-    out,
+    join(work.dir, WORK.out),
+    told,
     {
       started: () => {
-        started = true;
         if (!quiet) log.info(`the job ${job} has started`);
         limit(TIMEOUT, `the job ${job} did not finish`);
+        onStarted?.();
       },
       finished: () => {
         clearTimeout(timer);
@@ -213,6 +228,7 @@ async function followJob(
 
 function stoppedError(stopped: StopReason, job: string): VmError {
   if ("by" in stopped) return signalError(stopped.by, `the job ${job} was stopped by ${stopped.by}`);
+  if ("noSpace" in stopped) return noSpaceError(stopped.noSpace);
   return new VmError("timeout", stopped.limit, {
     hint: "raise the limit: --timeout for the job, RESCUE_START_TIMEOUT for the start of the rescue",
   });

@@ -1,6 +1,8 @@
 import { join } from "node:path";
-import { SignalError } from "../lib/errors.ts";
+import { reasonOf, SignalError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
+import { shellQuote } from "../lib/shell.ts";
+import { formatTimestamp } from "../lib/time.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Firmware } from "../machine/types.ts";
 import { interruption, throwIfInterrupted } from "../process/signals.ts";
@@ -88,10 +90,21 @@ export async function resumeRescue(
   } catch (error) {
     if (error instanceof SignalError) throw error;
     throwIfInterrupted();
-    if (path !== undefined) giveUp(path);
+    if (path !== undefined) abandonState(path, error);
     for (const name of RUN_FILES) remove(join(work.dir, name));
     return undefined;
   }
+}
+
+/** Jobs are slower from now on, which no later one says. */
+function abandonState(path: string, error: unknown): void {
+  const failed = giveUp(path);
+  const until = failed
+    ? ` until ${formatTimestamp(failed.until)}, and take longer; to try again before: rm ${shellQuote(failed.path)}`
+    : ", and takes longer";
+  log.warn(
+    `cannot use a saved state of the rescue: ${reasonOf(error)}; ${failed ? "jobs boot it" : "this job boots it"}${until}`,
+  );
 }
 
 async function useState(
@@ -130,8 +143,8 @@ async function makeState(
     const alias = state.files.variables && nameState(run, state.files.variables);
     const settled = state
       .store(alias)
-      .catch(() => {
-        if (!interruption.aborted) giveUp(path);
+      .catch((error: unknown) => {
+        if (!interruption.aborted) abandonState(path, error);
       })
       .finally(() => state[Symbol.asyncDispose]());
     return { ...resumed, settled };

@@ -5,10 +5,12 @@ import { formatDuration } from "./time.ts";
 export interface ActivityLimits {
   firstMs: number;
   nextMs: number;
+  /** For a line that reads as the one before. */
+  sameMs: number;
 }
 
-/** With a tick they stay below 2 and 30 s. */
-const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000 };
+/** With a tick the first two stay below 2 and 30 s. */
+const LIMITS: ActivityLimits = { firstMs: 1500, nextMs: 28_000, sameMs: 60_000 };
 /** Interval of checks. */
 const TICK_MS = 250;
 
@@ -20,6 +22,7 @@ const steps = new Set<() => string>();
 /** Programs that were started and have not ended, oldest first. */
 const children = new Set<{ name: string; pid: number; startedAt: number }>();
 let shownAt = 0;
+let shownLine = "";
 let shown = false;
 /** Starts the checks of a watched command, with its first work: many have none. */
 let beginChecks = (): void => {};
@@ -67,19 +70,24 @@ function describeWork(longMs: number): string {
 }
 
 /**
- * Logs a line about the work in progress within 2 s, and then one every 30 s, until disposed of. Quiet commands log
- * none; neither do those without work of their own, such as `run` while the guest runs.
+ * Logs a line about the work in progress within 2 s, and then one every 30 s, or every minute if it reads the same, until
+ * disposed of. Quiet commands log none; neither do those without work of their own, such as `run` while the guest runs.
  */
-export function watchActivity({ firstMs, nextMs }: ActivityLimits = LIMITS): Disposable {
+export function watchActivity({ firstMs, nextMs, sameMs }: ActivityLimits = LIMITS): Disposable {
   shown = false;
+  shownLine = "";
   shownAt = performance.now();
   const tick = (): void => {
     if (steps.size + children.size === 0 || isQuiet()) return;
-    if (performance.now() - shownAt < (shown ? nextMs : firstMs)) return;
+    const passedMs = performance.now() - shownAt;
+    if (passedMs < (shown ? nextMs : firstMs)) return;
     // A program that has only just been started is nothing that is waited for.
     if (steps.size === 0 && oldestChild()!.ranMs < Math.min(CHILD_MS, firstMs)) return;
+    const line = describeWork(nextMs);
+    if (line === shownLine && passedMs < sameMs) return;
     noteShown();
-    log.info(describeWork(nextMs));
+    shownLine = line;
+    log.info(line);
   };
   let timer: ReturnType<typeof setInterval> | undefined;
   const outer = beginChecks;

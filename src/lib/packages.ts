@@ -92,6 +92,7 @@ export const PACKAGES = {
   swtpm: everywhere("swtpm"),
   restic: everywhere("restic"),
   fuse: everywhere("fuse3"),
+  sshfs: named("sshfs", "fuse-sshfs", "fuse-sshfs", "sshfs"),
   "remote-viewer": everywhere("virt-viewer"),
 } as const satisfies Record<string, Packages>;
 

@@ -53,3 +53,9 @@ export const saysRepositoryLocked = (text: string): boolean => /already locked/i
 export const saysDisabled = (text: string): boolean => /disabled/.test(text);
 /** qemu-ga: guest-exec of a program that is not there (glib's GSpawn error). */
 export const saysNoSuchFile = (text: string): boolean => /no such file/i.test(text);
+
+/** restic, of a pack: it tries again for a quarter of an hour, whether that can help or not. */
+export const saysDataLost = (line: string): boolean =>
+  /no such file or directory|does not exist|not found|ciphertext verification failed|wrong data returned|invalid data/i.test(
+    line,
+  );

@@ -86,3 +86,9 @@ export function writeError(data: string | Uint8Array): boolean | Promise<boolean
     return false;
   }
 }
+
+/** Of the terminal that is stdout; the usual one where it is not known. */
+export function terminalSize(): { columns: number; rows: number } {
+  const [columns = 80, rows = 24] = process.stdout.getWindowSize?.() ?? [];
+  return { columns: columns || 80, rows: rows || 24 };
+}

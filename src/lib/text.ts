@@ -57,6 +57,19 @@ export const MAX_OWN_NAME_BYTES = 200;
 export const isOwnName = (name: string): boolean =>
   /^[^/.\-\p{Cc}][^/\p{Cc}]*$/u.test(name) && Buffer.byteLength(name) <= MAX_OWN_NAME_BYTES;
 
+/** Does a name fit a pattern, in which `*` stands for any text, and `?` for a character? */
+export const matchesPattern = (name: string, pattern: string): boolean =>
+  new RegExp(
+    `^${pattern
+      .replaceAll(/[\\^$.|+()[\]{}]/g, String.raw`\$&`)
+      .replaceAll(/\*+/g, ".*")
+      .replaceAll("?", ".")}$`,
+    "su",
+  ).test(name);
+
+/** Can a VM have this label? It can be typed behind an `@`, and begins no option. */
+export const isLabel = (word: string): boolean => /^[a-z][a-z0-9._-]{0,62}$/.test(word);
+
 /** `1 snapshot`, `2 snapshots` */
 export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 

@@ -8,5 +8,8 @@ export type ForwardAction = (typeof FORWARD_ACTIONS)[number];
 export const NIC_ACTIONS = ["list", "add", "remove", "up", "down"] as const;
 export type NicAction = (typeof NIC_ACTIONS)[number];
 /** Actions of `disk`. */
-export const DISK_ACTIONS = ["list", "add", "remove", "resize"] as const;
+export const DISK_ACTIONS = ["list", "add", "remove", "resize", "set"] as const;
 export type DiskAction = (typeof DISK_ACTIONS)[number];
+
+export const AUTOSTART_ACTIONS = ["list", "on", "off", "start", "stop", "start-all"] as const;
+export type AutostartAction = (typeof AUTOSTART_ACTIONS)[number];

@@ -73,6 +73,7 @@ export interface GivenDisk extends DiskRequest {
 /**
  * The same under the VM's lock.
  * @param given the disks, instead of those of the settings and options
+ * @param describe what was done, by the directory of the working files
  */
 export async function makeVm(
   context: Context,
@@ -81,6 +82,7 @@ export async function makeVm(
   iso: string | undefined,
   options: CreateOptions,
   given?: readonly GivenDisk[],
+  describe = (workdir: string): string => `created ${guestName} in ${workdir}`,
 ): Promise<void> {
   refuseExisting(context, vm, guestName);
   // An image needs no installer: ISO in a settings file is ignored.
@@ -133,7 +135,7 @@ export async function makeVm(
     throwIfInterrupted();
     const workdir = stage.commit(source?.linked ? { base: recordBackingFile(source.image) } : {});
     notePlace(context.cacheDirectory, guestEnv.UUID as string, vm.hostdir);
-    log.success(`created ${guestName} in ${workdir}`);
+    log.success(describe(workdir));
     reportVolatile(vm.hostdir, { dir: workdir, inplace: settings.INPLACE });
     const temporary = context.options.additions.IMAGES ?? [];
     if (temporary.length > 0)

@@ -45,6 +45,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     }
     if (work.state === "present" && work.mark.clone?.base)
       await (await import("../vm/clones.ts")).forgetAtSource(vm);
+    if ((await import("../vm/autostart.ts")).findAutostart(context, hostdir))
+      log.warn(`the VM is still started with the host; turn that off: ${commandLine("autostart", "off")}`);
     log.success(
       work.state === "gone"
         ? `removed the symlink to ${work.target}${work.remains ? ", and the remaining files there" : ""}`

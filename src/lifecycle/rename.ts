@@ -3,10 +3,12 @@ import { basename, dirname, join, resolve } from "node:path";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
+import { realPath } from "../lib/read-file.ts";
 import { fileError, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, WORK } from "../store/layout.ts";
 import { lockVm } from "../store/lock.ts";
 import { requireVm } from "../store/no-vm.ts";
+import { lockAllUnread } from "../store/reading.ts";
 import { endRenaming, readRenaming, writeRenaming } from "../store/renaming.ts";
 import type { Context } from "../vm/context.ts";
 import { resolveDestination } from "../vm/destination.ts";
@@ -38,13 +40,14 @@ export const renameVm = (context: Context, name: string): Promise<RenamedVm> =>
     requireVm(hostdir);
     const typed = name.includes("/") ? resolve(context.cwd, name) : join(dirname(hostdir), name);
     const before = readRenaming(hostdir) ?? { from: hostdir, guest: settings.GUESTNAME };
-    if (typed === hostdir) {
+    if ((realPath(typed) ?? typed) === hostdir) {
       const done = await followRename(context, vm, before.from);
       return { ...before, to: hostdir, uuid: settings.UUID, done };
     }
     const within = [hostdir, ...(work.state === "present" ? [work.dir] : [])];
     const to = resolveDestination("rename", typed, context.cwd, within);
     if (work.state === "present") await refuseRunning(work, "rename");
+    using _unread = lockAllUnread(hostdir, "cannot rename");
     // [compat] It may be absolute.
     if (work.state === "present" && work.inplace) replaceSymlink(join(hostdir, HOST.workLink), ".");
     writeRenaming(hostdir, before);

@@ -10,12 +10,14 @@ import { linkCommand } from "../qemu/devices/nic.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import { loadDevices, openState, type OpenState } from "../qemu/ram-state.ts";
 import type { QemuSession } from "../qemu/session.ts";
+import { StepTimeout } from "../qemu/wait-for-step.ts";
 import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
 import type { QmpCommand } from "../qmp/commands.ts";
 import { HOST, STATE, WORK } from "../store/layout.ts";
+import { findRamDamage } from "../store/ram-intact.ts";
 import {
   beginResumed,
   discardSuspended,
@@ -43,7 +45,17 @@ export interface Resuming {
 }
 
 /** Settings that the devices of a machine do not depend on. */
-const FREE = new Set(["FORWARDS", "DISK_AIO", "SSH_USER"]);
+const FREE = new Set([
+  "FORWARDS",
+  "DISK_AIO",
+  "SSH_USER",
+  "LABELS",
+  "CPU_QUOTA",
+  "MEMORY_MAX",
+  "IO_WEIGHT",
+  "SLICE",
+  "DISK_LIMITS",
+]);
 
 const BOOT = (): string => `boot it, and lose its RAM, as after a power cut: ${commandLine("run", "--boot")}`;
 
@@ -132,13 +144,20 @@ export function requireSameMachine(
   if (otherHost !== undefined) throw cannotResume(otherHost);
 }
 
-/** Opens the saved state. @throws 73 without space for its RAM, 74 if that of a linked clone is missing */
-export function openResumed({ dir, mark }: Workdir, { mapped }: SuspendedState): OpenState {
+/** Opens the saved state. @throws 74 if the RAM of a linked clone is missing, or damaged */
+export async function openResumed(
+  { cacheDirectory }: Context,
+  { dir, mark }: Workdir,
+  { mapped }: SuspendedState,
+): Promise<OpenState> {
   const directory = join(dir, WORK.suspended);
   if (!mapped) return openState(directory);
   const { base } = mark.clone ?? {};
   if (!base) throw cannotResume("the record of the snapshot that it was cloned from is missing");
-  const ram = join(dir, WORK.baseLink, HOST.backups, base.name, STATE.ram);
+  const place = join(dir, WORK.baseLink, HOST.backups, base.name);
+  const damage = await findRamDamage(place, cacheDirectory);
+  if (damage !== undefined) throw cannotResume(`${place} is damaged: ${damage}`);
+  const ram = join(place, STATE.ram);
   try {
     return openState(directory, ram);
   } catch (error) {
@@ -176,7 +195,11 @@ export async function resumeGuest(
     withdrawStart(work);
     if (interruption.aborted || error instanceof SignalError) throw error;
     const output = readLastLines(join(work.dir, WORK.qemuLog));
-    throw cannotResume(`qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`);
+    const again = `try again, from the same state: ${commandLine("run")}\n`;
+    throw cannotResume(
+      `qemu cannot load its state (${reasonOf(error)})${output ? `:\n  ${output}` : ""}`,
+      `${error instanceof StepTimeout ? again : ""}${BOOT()}`,
+    );
   }
 }
 

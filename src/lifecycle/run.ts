@@ -1,5 +1,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { hasLimits, type DiskLimit } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { log, warnOnce } from "../lib/log.ts";
@@ -22,15 +23,17 @@ import { lstatOf } from "../lib/read-file.ts";
 import { replaceVolatile } from "../store/files.ts";
 import { claimFiles, refuseStrayDisks } from "../store/claim.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
-import { readMark } from "../store/mark.ts";
+import { readMark, updateRun } from "../store/mark.ts";
+import type { RunRecord } from "../store/mark-types.ts";
 import { isSuspended } from "../store/is-suspended.ts";
+import { appendHistory } from "../store/history.ts";
 import { startEvents } from "../store/events.ts";
 import { describeGone, type Workdir } from "../store/workdir.ts";
 import { RUN_NAMES } from "../store/working-names.ts";
 import { connectCards } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.ts";
-import { warnOfMemory } from "../vm/fit.ts";
+import { refuseMemoryMax, warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { planJail } from "../vm/jail.ts";
@@ -43,6 +46,7 @@ import { checkTpmForRun } from "../vm/tpm-state.ts";
 import { refuseRunning } from "../vm/in-use.ts";
 import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
+import { reportVolatile } from "../vm/volatile.ts";
 import { requireVm } from "../store/no-vm.ts";
 import { openVm, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
@@ -83,6 +87,8 @@ export interface RunRequest {
   boot?: boolean | undefined;
   /** Shut the guest down after this time; only in the foreground. */
   limitSeconds?: number | undefined;
+  /** How long to wait for the VM's lock. */
+  lockWaitMs?: number | undefined;
 }
 
 /**
@@ -91,7 +97,7 @@ export interface RunRequest {
  */
 export async function runVm(context: Context, request: RunRequest = {}): Promise<void> {
   const { iso, detach = false } = request;
-  const run = await withVm(context, "run", async (found, undone) => {
+  const start = async (found: Vm, undone: boolean): Promise<Started | string> => {
     refuseTemplate(found, "run");
     if (undone && request.boot !== true) return found.settings.GUESTNAME || basename(found.hostdir);
     // A mistyped name fails before a snapshot is restored.
@@ -108,16 +114,21 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
       : undefined;
     if (resuming) return startVm(resuming.context, resuming.vm, work, isoPath, request, resuming);
     return startVm(context, vm, work, isoPath, request);
-  });
+  };
+  const run = await withVm(context, "run", start, { waitMs: request.lockWaitMs });
   // The guest of an interrupted `suspend` runs on.
   if (typeof run === "string") return log.success(`${run} runs in the background`);
+  const { runLateHook } = await import("../vm/hooks.ts");
+  const hooked = runLateHook(context, run.vm, "on-start", { VM_PID: String(run.machine.pid) });
   if (detach) {
+    await hooked;
     run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
   const { machine, work } = run;
   const stop = await waitUntilOff(machine, work, run.vm.settings.STOP_TIMEOUT, request.limitSeconds);
   const end = await run.machine.ended;
+  await hooked;
   const { finishRun, unrecordedEnd } = await import("../vm/record-exit.ts");
   await withLockedVm(context, "finish the run", async (vm) => finishRun(context, vm, run.work, end, stop), {
     waitMs: RECORD_WAIT_MS,
@@ -172,13 +183,14 @@ async function startVm(
   if (needsSsh && !findForward(forwards, SSH_PORT)) throw noSshForward();
   await requireFreeForwards(forwards);
   warnOfMemory(vm);
+  refuseMemoryMax("run", vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
   for (let attempt = 1; ; attempt++) {
     const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
     keepFormats(vm, work, machineOf.disks);
     const resumption = resuming && (await import("./resume-suspended.ts"));
     resumption?.requireSameMachine(resuming!, machineOf, capabilities);
-    using state = resumption?.openResumed(work, resuming!.state);
+    using state = await resumption?.openResumed(context, work, resuming!.state);
     if (state?.shared) allocateRam(work.dir, state);
     using ram = state ? openResumedRam(machineOf, state) : openRam(machineOf, vm.settings.SHARED_RAM);
     const resolved = { ...machineOf, ram: ram.ram };
@@ -191,8 +203,13 @@ async function startVm(
       });
       recordStart(context, vm, work, resolved, record, { ssh, detach });
       const starting = { argv, jail, capabilities, detached: detach, ramFds: ram.fds, resuming };
-      const machine = await startMachine(context, work, resolved, starting);
-      return { vm, work: { ...work, mark: readMark(work.dir) ?? work.mark }, machine, resolved };
+      const machine = await startMachine(context, vm, work, resolved, starting);
+      if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
+      const mark = readMark(work.dir) ?? work.mark;
+      const at = mark.run?.started ?? new Date().toISOString();
+      const how = resuming && "resumed";
+      appendHistory(context, [{ at, vm: vm.hostdir, event: "started", how }]);
+      return { vm, work: { ...work, mark }, machine, resolved };
     } catch (error) {
       const logPath = join(work.dir, WORK.qemuLog);
       const { display } = resolved;
@@ -221,6 +238,7 @@ interface Starting {
 
 async function startMachine(
   context: Context,
+  { settings }: Vm,
   work: Workdir,
   resolved: Machine,
   { argv, jail, capabilities, detached, ramFds, resuming }: Starting,
@@ -249,11 +267,14 @@ async function startMachine(
     },
   );
   const downLinks = resolved.nics.filter(({ link }) => link === "down");
+  const throttled = settings.DISK_LIMITS.length > 0;
+  const held = downLinks.length > 0 || throttled;
   startEvents(work.dir);
   const errors = new GuestErrorMonitor(work.dir);
+  let limits: RunRecord["limits"];
   const starting = startQemu({
-    // A card's link is set by a command only, before the guest runs.
-    argv: resuming ? [...argv, ...INCOMING_ARGS] : downLinks.length > 0 ? [...argv, "-S"] : argv,
+    // A card's link and a disk's limit are set by commands only, before the guest runs.
+    argv: resuming ? [...argv, ...INCOMING_ARGS] : held ? [...argv, "-S"] : argv,
     jail,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
@@ -262,6 +283,12 @@ async function startMachine(
     arch: resolved.arch,
     ...companionOf(resolved, work.dir, logPath),
     detached,
+    ...(hasLimits(settings) && {
+      onSpawn: async (pid) => {
+        const { confineQemu } = await import("../vm/confine.ts");
+        limits = await confineQemu(pid, resolved.name, settings);
+      },
+    }),
     furtherFds: cards.fds,
     lastFds: ramFds,
     onEvent: (event) => errors.onEvent(event),
@@ -274,7 +301,9 @@ async function startMachine(
     throw (await import("./resume-suspended.ts")).cannotResume(error.message);
   });
   cards.handOver();
+  if (limits) updateRun(work.dir, { limits });
   errors.qmp = machine.qmp;
+  if (throttled) await throttle(machine, settings.DISK_LIMITS);
   if (resuming) {
     const { resumeGuest, reportResumed, requireAlive } = await import("./resume-suspended.ts");
     await resumeGuest(work, machine, ramDescriptor(resolved) + 1, downLinks, resuming.state);
@@ -283,12 +312,24 @@ async function startMachine(
       await reported;
       await requireAlive(work, machine);
     }
-  } else if (downLinks.length > 0) await startWithLinksDown(machine, downLinks);
+  } else if (held) await startWithLinksDown(machine, downLinks);
   void machine.ended.then(() => errors[Symbol.dispose]());
   const { endWithGuest, showScreen } = await import("../vm/viewer.ts");
   const viewer = showScreen(context, work, resolved, !detached);
   if (viewer) endWithGuest(viewer, machine);
   return machine;
+}
+
+/** Limits the disks of a machine that waits to run. A machine that cannot be limited is ended. */
+async function throttle(machine: QemuSession, limits: readonly DiskLimit[]): Promise<void> {
+  const { throttleDisks } = await import("../live/throttle.ts");
+  try {
+    for (const number of await throttleDisks(machine.qmp, limits))
+      warnOnce(`DISK_LIMITS: the machine has no disk ${number}`);
+  } catch (error) {
+    await machine.end();
+    throw error;
+  }
 }
 
 /** Unplugs cables of a machine that waits to run, and runs it. A machine that cannot be run is ended. */

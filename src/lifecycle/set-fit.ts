@@ -7,7 +7,7 @@ import { log } from "../lib/log.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { refuseSecureBoot } from "../vm/firmware.ts";
-import { refuseProcessors, warnOfMemory } from "../vm/fit.ts";
+import { refuseMemoryMax, refuseProcessors, warnOfMemory } from "../vm/fit.ts";
 import { refuseTooManyDisks } from "../vm/limits.ts";
 import { numberImages } from "../vm/disks.ts";
 import { refuseOtherFamily } from "../vm/machine.ts";
@@ -36,6 +36,7 @@ export async function refuseUnfit(context: Context, vm: Vm, changes: SettingChan
   }
   if (changed("MAC", "NETWORKS")) refuseDuplicateMac(next);
   if (changed("MEMORY")) warnOfMemory(next);
+  if (changed("MEMORY", "MEMORY_MAX")) refuseMemoryMax("change settings", { settings: next.settings });
   if (
     changed("OVMF_CODE", "OVMF_VARS") &&
     (next.settings.OVMF_CODE === "") !== (next.settings.OVMF_VARS === "")

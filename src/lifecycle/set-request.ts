@@ -62,7 +62,9 @@ function forwardsText(items: readonly string[]): string {
 
 /** The value as guest.env holds it. */
 export const storedForm = (name: SettingName, items: readonly string[]): SettingValue => {
-  const kept = items.filter((item) => item !== "");
+  // As they are read: one word may hold several.
+  const each = name === "LABELS" ? items.flatMap((item) => item.split(/[\s,]+/)) : items;
+  const kept = each.filter((item) => item !== "");
   if (TEXT_LISTS.has(name)) return forwardsText(kept);
   return takesList(name) ? kept : (items[0] ?? "");
 };

@@ -195,7 +195,9 @@ export async function restartVm(context: Context, request: StopRequest): Promise
       throw notStartedAgain(error);
     });
   if (typed) Object.assign(context.options, optionsAgain(typed, context.options));
-  await runVm(context, { detach: true, ssh: typed?.ssh });
+  const { startByUnit } = await import("./autostart/delegate.ts");
+  if (!(await startByUnit(context, { ssh: typed?.ssh })))
+    await runVm(context, { detach: true, ssh: typed?.ssh });
 }
 
 /** Adds to an error of `restart` that the VM was not started again. */

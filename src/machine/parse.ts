@@ -115,6 +115,9 @@ export function parseHostForward(rule: string): ForwardRule | undefined {
 /** An address or host name: as an argument of a program it must not look like an option. */
 const HOST = /^[A-Za-z0-9:_][A-Za-z0-9.:_%-]*$/;
 
+/** Loopback addresses. */
+export const LOOPBACK: RegExp = /^(localhost|127(\.\d+){3}|::1)$/;
+
 /** The guest's port for SSH. */
 export const SSH_PORT = 22;
 

@@ -45,7 +45,13 @@ export async function copyBytes(job: BytesJob, follow?: (done: number) => void):
   const child = start(argv, { stdin: from, stdout: to });
   const watched = file ? 1 : 0;
   const base = file ? 0 : skip;
-  const timer = follow && setInterval(() => follow(readPosition(child.pid, watched) - base), PROGRESS_MS);
+  let done = 0;
+  const note = (): void => {
+    // That of a child that has ended is not known.
+    done = Math.max(done, readPosition(child.pid, watched) - base);
+    follow?.(done);
+  };
+  const timer = follow && setInterval(note, PROGRESS_MS);
   const result = await child.done;
   clearInterval(timer);
   throwIfInterrupted();

@@ -42,7 +42,7 @@ const SO_RCVTIMEO = 20;
 const SO_SNDTIMEO = 21;
 
 /**
- * Connects to a Unix socket whose reads and writes block, at most for `limitMs` (socket(7)).
+ * Connects to a Unix socket whose reads and writes block, at most for `limitMs` (socket(7)); 0: without limit.
  * @param path at most 107 bytes
  */
 export function connectBlocking(path: string, limitMs: number): number {

@@ -4,6 +4,7 @@ import { ffi, loadFunctions } from "./c-library.ts";
 import { O_CLOEXEC } from "./open-flags.ts";
 
 /** flock(2) operations. */
+export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 
@@ -80,6 +81,13 @@ export function flock(fd: number, operation: number): boolean {
   if (error.errno === -EAGAIN || error.errno === -EINTR) return false;
   throw error;
 }
+
+/** ioctl_ficlone(2), from linux/fs.h; on POWER it is another number, and fails as on other filesystems. */
+const FICLONE = 0x40049409;
+
+/** Makes an empty file a copy of an open one, of the same blocks. @returns false if the filesystem cannot */
+export const shareBlocks = (from: number, to: number): boolean =>
+  libc().ioctl(to, FICLONE, from as Pointer) === 0;
 
 /** isatty(3): is this descriptor a terminal? */
 export const isatty = (fd: number): boolean => libc().isatty(fd) === 1;

@@ -1,7 +1,7 @@
 /** Files that are a guest's RAM: in memory only (memfd_create(2)), copied to a disk without their holes, and filled up there. */
 import { fstatSync, ftruncateSync } from "node:fs";
 import { ffi, loadFunctions } from "./c-library.ts";
-import { libc, systemError } from "./libc.ts";
+import { libc, shareBlocks, systemError } from "./libc.ts";
 import { throwIfInterrupted } from "./signals.ts";
 
 /** glibc has it since 2.27. */
@@ -47,9 +47,10 @@ const ENXIO = -6;
 const PIECE_BYTES = 64 << 20;
 
 /**
- * Copies an open file into an open empty one, in the kernel and without the holes. No process may write to the file meanwhile.
+ * Copies an open file into an open empty one, in the kernel and without the holes: of the same blocks where the filesystem can
+ * share them (Btrfs, XFS, bcachefs). No process may write to the file meanwhile.
  * @param from a descriptor of its own open file description: its offset moves
- * @returns the bytes copied
+ * @returns the bytes copied; 0 if all are shared
  * @throws a system error, or after a stop signal
  */
 export async function copySparse(from: number, to: number): Promise<number> {
@@ -61,6 +62,7 @@ export async function copySparse(from: number, to: number): Promise<number> {
     if (error.errno === ENXIO) return undefined;
     throw error;
   };
+  if (shareBlocks(from, to)) return 0;
   const { size } = fstatSync(from);
   ftruncateSync(to, size);
   let copied = 0;

@@ -6,7 +6,15 @@ import { isatty } from "./libc.ts";
 /** Sets stdin's terminal to raw mode until disposal: Ctrl-C is a byte, too. */
 export function rawTerminal(): Disposable {
   process.stdin.setRawMode(true);
-  return { [Symbol.dispose]: () => void process.stdin.setRawMode(false) };
+  return {
+    [Symbol.dispose]: () => {
+      try {
+        process.stdin.setRawMode(false);
+      } catch {
+        // The terminal is gone.
+      }
+    },
+  };
 }
 
 /** Major number of /dev/null and /dev/zero (null(4)), where services and scripts send what they do not need. */

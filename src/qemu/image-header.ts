@@ -33,6 +33,8 @@ export interface Qcow2Header {
   /** qemu has marked it corrupt. */
   corrupt: boolean;
   dataFile: boolean;
+  /** It has incompatible features that docs/interop/qcow2.txt does not name yet. */
+  newer: boolean;
   /** Snapshots within the image (`qemu-img snapshot -c`). */
   internalSnapshots: number;
   /** Metadata tables that the header refers to. */
@@ -70,6 +72,8 @@ const VDI_MAGIC = "\x7f\x10\xda\xbe";
 const CORRUPT_BIT = 1n << 1n;
 const DATA_FILE_BIT = 1n << 2n;
 const BITMAPS_BIT = 1n;
+/** Dirty, corrupt, external data file, compression type, extended L2 entries. */
+const INCOMPATIBLE_BITS = 0b11111n;
 
 /** Type of the bitmaps header extension. */
 const BITMAPS_EXTENSION = 0x23852875;
@@ -83,7 +87,7 @@ const QCOW2_BYTES = 104;
 /** Position and maximum length of a sparse VMDK's descriptor (block/vmdk.c, vmdk_parent_open). */
 const VMDK_DESCRIPTOR = 512;
 const VMDK_DESCRIPTOR_BYTES = 20 * 512;
-const HEAD_BYTES = VMDK_DESCRIPTOR + VMDK_DESCRIPTOR_BYTES;
+export const HEAD_BYTES = VMDK_DESCRIPTOR + VMDK_DESCRIPTOR_BYTES;
 
 /** Pure. @param bytes the first `HEAD_BYTES` of a file, or all of a shorter one */
 export function parseImageHeader(bytes: Buffer): ImageHeader {
@@ -109,7 +113,8 @@ function sparseVmdkRefersTo(bytes: Buffer): ImageHeader["refersTo"] {
   const listsOthers = bytes.readBigUInt64LE(12) === 0n && bytes.readBigUInt64LE(28) !== 0n;
   if (listsOthers) return "data file";
   const descriptor = bytes.toString("latin1", VMDK_DESCRIPTOR, HEAD_BYTES);
-  return descriptor.includes("parentFileNameHint") ? "backing file" : undefined;
+  // qemu looks for the hint only; without it, a disk with a parent would silently lack the parent's data.
+  return /parentFileNameHint|parentCID\s*=\s*(?!f{8}\b)/i.test(descriptor) ? "backing file" : undefined;
 }
 
 const tableAt = (name: string, start: number, length: number): Qcow2Header["tables"][number] => ({
@@ -136,6 +141,7 @@ function parseQcow2Header(head: Buffer): Qcow2Header {
     ...(u64(8) > 0 && { backingName: { start: u64(8), end: u64(8) + u32(16) } }),
     corrupt: (features & CORRUPT_BIT) !== 0n,
     dataFile: (features & DATA_FILE_BIT) !== 0n,
+    newer: (features & ~INCOMPATIBLE_BITS) !== 0n,
     internalSnapshots: u32(60),
     tables: [
       tableAt("L1 table", u64(40), u32(36) * 8),

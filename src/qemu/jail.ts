@@ -29,6 +29,8 @@ export interface JailRoot {
   offline: boolean;
   /** What it holds, as it is when qemu is started. */
   view: () => JailView;
+  /** Called if bwrap fails: what was remembered of this host is no longer true. */
+  forget: () => void;
 }
 
 export interface Jail {
@@ -119,6 +121,10 @@ export function readJailedPid(text: string): number | undefined {
   const pid = Number(/"child-pid":\s*(\d+)/.exec(text)?.[1]);
   return pid > 0 ? pid : undefined;
 }
+
+/** bwrap's own message, if it has not started qemu. @param output of both */
+export const findJailFailure = (output: string): string | undefined =>
+  /^\s*bwrap: (.*)$/.exec(output.trim().split("\n").at(-1) ?? "")?.[1];
 
 /** bwrap exits with 128 + N for a signal N. */
 export const signalOfStatus = (status: number | null): number | undefined =>

@@ -1,4 +1,4 @@
-import { closeSync, readSync } from "node:fs";
+import { closeSync, read } from "node:fs";
 import { constants } from "node:os";
 import { hasErrno } from "../lib/errors.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
@@ -7,8 +7,8 @@ import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.
 
 /** A qemu, in its jail or without one. */
 export interface QemuChild extends Child {
-  /** Finds qemu's own pid, once it has answered. */
-  settlePid(): void;
+  /** Resolves to qemu's own pid, which `pid` is from then on; to that of bwrap if that has not started it. */
+  settlePid(): Promise<number>;
 }
 
 /** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
@@ -21,7 +21,7 @@ export function startQemuChild(
   jail: Jail | undefined,
   options: StartOptions & { whenOrphaned: "TERM" | "none"; cwd: string; furtherFds: number[] },
 ): QemuChild {
-  if (!jail) return { ...start(argv, options), settlePid: () => {} };
+  if (!jail) return withOwnPid(start(argv, options));
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
@@ -43,33 +43,49 @@ export function startQemuChild(
   if (child.pid > 0) forbidCoreDumps(child.pid);
   if (!jail.root) {
     closeSync(readEnd);
-    return { ...child, settlePid: () => {} };
+    return withOwnPid(child);
   }
   return followJailed(child, readEnd);
 }
 
+const withOwnPid = (child: Child): QemuChild => ({ ...child, settlePid: async () => child.pid });
+
 const MAX_INFO_BYTES = 4096;
+
+/** What bwrap writes before qemu is started, in pieces: it would die of a closed pipe. Closes the descriptor. */
+async function readInfo(fd: number): Promise<string> {
+  const bytes = Buffer.alloc(MAX_INFO_BYTES);
+  let length = 0;
+  try {
+    for (;;) {
+      const more = await readPiece(fd, bytes.subarray(length));
+      length += more;
+      if (more === 0 || length === bytes.length) return bytes.toString("latin1", 0, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** In a thread. @returns 0 at the end, or if it cannot be read */
+const readPiece = (fd: number, to: Buffer): Promise<number> =>
+  new Promise((resolve) => read(fd, to, 0, to.length, null, (error, length) => resolve(error ? 0 : length)));
 
 /** bwrap is qemu's parent: it waits for it, and exits as it does. */
 function followJailed(child: Child, readEnd: number): QemuChild {
   let pid: number | undefined;
-  let open = true;
-  const settlePid = (): void => {
-    if (!open) return;
-    open = false;
-    const bytes = Buffer.alloc(MAX_INFO_BYTES);
-    // bwrap has written it before qemu was started.
-    pid = readJailedPid(bytes.toString("latin1", 0, readSync(readEnd, bytes)));
-    closeSync(readEnd);
-  };
+  const settled = readInfo(readEnd).then((text) => {
+    pid = readJailedPid(text);
+    // bwrap may have started it before its own limit was set.
+    if (pid !== undefined) forbidCoreDumps(pid);
+    return pid ?? child.pid;
+  });
   return {
     get pid() {
       return pid ?? child.pid;
     },
-    settlePid,
+    settlePid: () => settled,
     done: child.done.then((result) => {
-      if (open) closeSync(readEnd);
-      open = false;
       const signal = signalOfStatus(result.status);
       return signal === undefined ? result : { ...result, status: null, signal: nameOfSignal(signal) };
     }),

@@ -1,7 +1,7 @@
-import { closeSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { closeSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { sha256 } from "../lib/crypto.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { readNamed } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
 import { pipe } from "../process/libc.ts";
@@ -16,6 +16,8 @@ export interface JailPrograms {
   setpriv: string | undefined;
   /** Why there are no namespaces: `bubblewrap (bwrap) is not installed`. */
   problem: string | undefined;
+  /** Has the next start try again what was remembered as working. */
+  forget: () => void;
 }
 
 /** A user of its own for qemu; it opens this program's files by that capability, in a root that holds no others. */
@@ -31,13 +33,27 @@ export async function probeJail(cacheDirectory: string | undefined): Promise<Jai
   const found = findProgram("setpriv");
   const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
   const bwrap = findProgram("bwrap");
-  if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED };
-  const mark = cacheDirectory && join(cacheDirectory, `jail-${identifyHost(bwrap)}`);
-  const works = mark !== undefined && lstatOf(mark) !== undefined;
+  if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED, forget: () => {} };
+  const mark = cacheDirectory && join(cacheDirectory, "jail");
+  const forget = (): void => {
+    if (mark !== undefined) rmSync(mark, { force: true });
+  };
+  const host = identifyHost(bwrap);
+  const works = mark !== undefined && readMark(mark) === host;
   const problem = works ? undefined : await tryJail(bwrap, setpriv);
-  if (problem !== undefined) return { bwrap: undefined, setpriv, problem };
-  if (mark !== undefined && !works) remember(cacheDirectory!, mark);
-  return { bwrap, setpriv, problem: undefined };
+  if (problem !== undefined) return { bwrap: undefined, setpriv, problem, forget };
+  if (mark !== undefined && !works) remember(mark, host);
+  return { bwrap, setpriv, problem: undefined, forget };
+}
+
+const MAX_MARK_BYTES = 256;
+
+function readMark(path: string): string | undefined {
+  try {
+    return readNamed(path, MAX_MARK_BYTES).toString();
+  } catch {
+    return undefined;
+  }
 }
 
 /** Settings of the kernel that forbid namespaces, and this boot. */
@@ -57,15 +73,28 @@ function identifyHost(bwrap: string): string {
       return "";
     }
   });
-  const facts = [bwrap, size, mtimeMs, mode, process.getuid!(), ...conditions];
-  return sha256(facts.join("\n")).slice(0, 16);
+  const facts = [bwrap, size, mtimeMs, mode, process.getuid!(), ...conditions, ...readOwnLimits()];
+  return sha256(facts.join("\n"));
+}
+
+/** What a service, or a container, withholds from its processes (proc(5), status). */
+function readOwnLimits(): string[] {
+  try {
+    const status = readFileSync("/proc/self/status", "latin1");
+    return [
+      readlinkSync("/proc/self/ns/user"),
+      ...(status.match(/^(NoNewPrivs|Seccomp|Seccomp_filters|CapBnd|CapEff):.*$/gm) ?? []),
+    ];
+  } catch {
+    return [];
+  }
 }
 
 /** Best effort: without it each start tries again. */
-function remember(directory: string, mark: string): void {
+function remember(mark: string, host: string): void {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    writeFileSync(mark, "", { mode: 0o600 });
+    mkdirSync(dirname(mark), { recursive: true, mode: 0o700 });
+    writeFileSync(mark, host, { mode: 0o600 });
   } catch {
     // HOME may be read-only or absent.
   }
@@ -75,7 +104,7 @@ function remember(directory: string, mark: string): void {
 async function tryJail(bwrap: string, setpriv: string | undefined): Promise<string | undefined> {
   const isRoot = process.getuid!() === 0;
   const jail: Jail = {
-    root: { bwrap, offline: true, view: () => viewOf("true", []) },
+    root: { bwrap, offline: true, view: () => viewOf("true", []), forget: () => {} },
     setpriv,
     user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
   };

@@ -99,8 +99,8 @@ export async function cancelSaving(qmp: QmpClient): Promise<void> {
 }
 
 /**
- * Copies the RAM of a paused machine into the directory, without its holes.
- * @param ram of `findRam`
+ * Copies the RAM of a paused machine, or a saved one, into the directory, without its holes. The caller syncs it.
+ * @param ram of `findRam`, or another path
  * @returns the bytes written
  * @throws a system error, or after a stop signal
  */

@@ -12,7 +12,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
-import type { Jail } from "./jail.ts";
+import { findJailFailure, type Jail } from "./jail.ts";
 import { startQemuChild, type QemuChild } from "./jailed-child.ts";
 import { readLastLines } from "./last-lines.ts";
 
@@ -64,6 +64,8 @@ export interface QemuOptions {
   arch?: Arch;
   /** Low priority (process/exec.ts). */
   low?: boolean;
+  /** Called with qemu's pid as soon as it is started; awaited before the session is returned. */
+  onSpawn?: ((pid: number) => Promise<void>) | undefined;
   /** qemu keeps running after this program has exited. */
   detached?: boolean;
   /** Time limit for the greeting; qemu may allocate the memory of a large guest before. */
@@ -118,13 +120,16 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   } finally {
     closeSync(log);
   }
-  const qmp = await connectWhenUp(child, monitor, startLimitMs);
+  const [qmp] = await Promise.all([
+    connectWhenUp(child, monitor, startLimitMs),
+    options.onSpawn && child.settlePid().then(options.onSpawn),
+  ]);
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
     await companion?.end();
     throw failure;
   }
-  child.settlePid();
+  await child.settlePid();
   if (companion) closeSync(companion.fd);
   takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
@@ -184,7 +189,7 @@ function takeFiles(directory: string, jail: Jail | undefined): void {
 /** Error for a qemu without a greeting. It is killed if it still runs. */
 async function startError(
   child: QemuChild,
-  { logPath, script, startLimitMs = START_MS }: QemuOptions,
+  { logPath, jail, script, startLimitMs = START_MS }: QemuOptions,
   why: "exited" | "late",
 ): Promise<unknown> {
   if (why === "late") child.kill("SIGKILL");
@@ -192,6 +197,13 @@ async function startError(
     stillRunningError({ pid: child.pid, name: "qemu" }),
   );
   if (interruption.aborted) return interruption.reason;
+  const jailed = jail?.root && findJailFailure(readLastLines(logPath));
+  if (jail?.root && jailed !== undefined) {
+    jail.root.forget();
+    return new QemuRefusal("io", `qemu did not start: cannot confine it: bwrap: ${jailed}`, {
+      hint: "run the command again, which then starts qemu as confined as this host can; or without a jail: --no-jail",
+    });
+  }
   const how =
     why === "late" ? `no QMP greeting within ${startLimitMs / 1000} s` : describeExit({ status, signal });
   const Failure = why === "late" || signal ? VmError : QemuRefusal;

@@ -165,6 +165,32 @@ export const QMP_COMMANDS = {
     ],
     limitMs: QUERY_MS,
   },
+  block_set_io_throttle: {
+    args: {
+      id: "string",
+      bps: "number",
+      bps_rd: "number",
+      bps_wr: "number",
+      iops: "number",
+      iops_rd: "number",
+      iops_wr: "number",
+    },
+    limitMs: DISK_MS,
+  },
+  "query-blockstats": {
+    reply: [
+      {
+        "qdev?": "string",
+        stats: {
+          rd_bytes: "number",
+          wr_bytes: "number",
+          rd_operations: "number",
+          wr_operations: "number",
+        },
+      },
+    ],
+    limitMs: QUERY_MS,
+  },
   "blockdev-open-tray": { args: { id: "string", force: "boolean" }, limitMs: DISK_MS },
   "blockdev-close-tray": { args: { id: "string" }, limitMs: DISK_MS },
   "blockdev-remove-medium": { args: { id: "string" }, limitMs: DISK_MS },

@@ -11,7 +11,7 @@ export const QMP_EVENTS = {
   /** The guest's panic device was written to. */
   GUEST_PANICKED: {},
   /** Not sent for a reset that ends qemu (`-no-reboot`). */
-  RESET: {},
+  RESET: { guest: "boolean" },
   BLOCK_IO_ERROR: {
     "node-name": "string",
     operation: "string",

@@ -16,6 +16,7 @@ import mountFstab from "../../scripts/rescue/mount-fstab" with { type: "text" };
 import mountSystem from "../../scripts/rescue/mount-system" with { type: "text" };
 import prepare from "../../scripts/rescue/prepare.sh" with { type: "text" };
 import runner from "../../scripts/rescue/runner" with { type: "text" };
+import unpackFiles from "../../scripts/rescue/unpack-files" with { type: "text" };
 
 /** The bundled jobs, by file name. */
 export const JOB_FILES: Readonly<Record<string, string>> = {
@@ -50,4 +51,5 @@ export const FILES_PROGRAMS: Readonly<Record<string, string>> = {
   "mount-system": mountSystem,
   "mount-fstab": mountFstab,
   "ask-host": askHost,
+  "unpack-files": unpackFiles,
 };

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { distrust } from "../lib/trust.ts";
@@ -6,7 +7,7 @@ import { log } from "../lib/log.ts";
 import { nearest } from "../lib/nearest.ts";
 import { isOwnName } from "../lib/text.ts";
 import { listDirectory } from "../store/files.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { fileKindOf, lstatOf } from "../lib/read-file.ts";
 import { BUNDLED_JOBS, EARLIER_JOBS } from "./bundled-jobs.ts";
 
 /** Files of a job; hooks only from the directory of the job itself. [compat] */
@@ -96,11 +97,18 @@ export function findJob(name: string, places: JobPlaces): Job {
   };
   const job = { name, script: join(directory, file), pre: hook("pre"), post: hook("post") };
   // Its hooks run with the caller's rights, and the job can change the guest's disks.
-  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignJob(path);
+  for (const path of [job.script, job.pre, job.post]) if (path !== undefined) refuseForeignScript(path);
   return job;
 }
 
-function refuseForeignJob(path: string): void {
+/** @throws 78 if another user can write to a script that is about to run */
+export function refuseForeignScript(path: string): void {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (!stats?.isFile())
+    throw new VmError(
+      "io",
+      `cannot run ${path}: it is ${stats ? fileKindOf(stats) : "a symlink to nothing"}`,
+    );
   const reason = distrust(path);
   if (reason)
     throw new VmError("config", `refusing to run ${path}: ${reason}`, {

@@ -32,7 +32,7 @@ function openOutput(path: string): number | undefined {
   return undefined;
 }
 
-/** Exit status of a job as written by the rescue; undefined if there is none. */
+/** Exit status of a job as written to `.out`; undefined if there is none. */
 export function readJobStatus(out: string): number | undefined {
   const fd = openOutput(join(out, JOB.status));
   if (fd === undefined) return undefined;
@@ -46,55 +46,75 @@ export function readJobStatus(out: string): number | undefined {
   }
 }
 
-/** Writes the files of `.out` for a rescue that says by its channel what has happened: that is sooner. */
+/**
+ * What a rescue says of its job: by its channel, which is sooner, or else by the files of `.out`, as a rescue CD does. Of one
+ * that says by its channel that the job has started, files count no more: the job can write them, too.
+ */
 export class ToldStatus {
   readonly #complete = Promise.withResolvers<void>();
   /** The job has ended, all disks are written, and nothing is mounted. */
   readonly complete = this.#complete.promise;
-  isComplete = false;
+  #tells = false;
+  #status: number | undefined;
 
   constructor(private readonly out: string) {}
 
+  get isComplete(): boolean {
+    return this.#status !== undefined;
+  }
+
+  get started(): boolean {
+    return this.#tells || lstatOf(join(this.out, JOB.started)) !== undefined;
+  }
+
+  /** Exit status of the job; undefined if there is none. */
+  get status(): number | undefined {
+    return this.#tells ? this.#status : readJobStatus(this.out);
+  }
+
   readonly hear = (line: string): void => {
     if (this.isComplete) return;
-    const status = /^status (\d{1,3})$/.exec(line)?.[1];
-    try {
-      if (line === "started") this.#write(JOB.started, now());
-      if (status === undefined) return;
-      this.#write(JOB.status, status);
-      this.#write(JOB.finished, now());
-    } catch {
-      // As if it had not said it: the rescue writes the files itself if it is not ended.
-      return;
+    if (line === "started") {
+      this.#tells = true;
+      this.#write(JOB.started, now());
     }
-    this.isComplete = true;
+    const status = Number(/^status (\d{1,3})$/.exec(line)?.[1]);
+    if (!this.#tells || !(status <= 255)) return;
+    this.#status = status;
+    this.#write(JOB.status, String(status));
+    this.#write(JOB.finished, now());
     this.#complete.resolve();
   };
 
-  /** What the job may have left in that place is no answer. */
+  /** For hooks, in place of what the job may have left there. Best effort. */
   #write(name: string, text: string): void {
     const path = join(this.out, name);
-    remove(path);
-    replaceVolatile(path, `${text}\n`);
+    try {
+      remove(path);
+      replaceVolatile(path, `${text}\n`);
+    } catch {
+      // The job has made something else of its share.
+    }
   }
 }
 
 /** `2026-11-30 12:00:00` */
 const now = (): string => new Date().toISOString().slice(0, 19).replace("T", " ");
 
-/** Follows `.out` while a job runs: passes its log on as it grows, and reports its start and end. */
+/** Follows a job: passes its log in `.out` on as it grows, and reports its start and end. */
 export class OutputWatch implements Disposable {
   readonly #out: string;
   readonly #watch: Disposable;
   #log: number | undefined;
   #offset = 0;
-  #told = { started: false, finished: false };
+  #reported = { started: false, finished: false };
   #working: Promise<void> | undefined;
   #again = false;
 
   /** @param write receives a piece of the log; the next one follows when it has resolved */
   constructor(
     out: string,
+    private readonly told: Pick<ToldStatus, "started" | "status">,
     private readonly seen: Seen,
     private readonly write: (piece: Uint8Array) => Promise<void>,
   ) {
@@ -116,13 +136,13 @@ export class OutputWatch implements Disposable {
   async #work(): Promise<void> {
     while (this.#again) {
       this.#again = false;
-      if (!this.#told.started && lstatOf(join(this.#out, JOB.started))) {
-        this.#told.started = true;
+      if (!this.#reported.started && this.told.started) {
+        this.#reported.started = true;
         this.seen.started();
       }
       await this.#handOn();
-      if (!this.#told.finished && readJobStatus(this.#out) !== undefined) {
-        this.#told.finished = true;
+      if (!this.#reported.finished && this.told.status !== undefined) {
+        this.#reported.finished = true;
         this.seen.finished();
       }
     }

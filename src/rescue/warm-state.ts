@@ -170,14 +170,27 @@ export function hasFailed(state: string): boolean {
   return stats !== undefined && Date.now() - stats.mtimeMs < GIVEN_UP_MS;
 }
 
-/** Records that a state does not work on this host, and removes it. Best effort. */
-export function giveUp(state: string): void {
+/** A state that is not tried: jobs boot the rescue. */
+export interface FailedState {
+  /** Its record; without it the state is tried again. */
+  path: string;
+  until: Date;
+}
+
+const readFailed = (path: string): FailedState => ({
+  path,
+  until: new Date((lstatOf(path)?.mtimeMs ?? 0) + GIVEN_UP_MS),
+});
+
+/** Records that a state does not work on this host, and removes it. @returns undefined if the next job tries again */
+export function giveUp(state: string): FailedState | undefined {
   removeQuietly(state);
   try {
     removeQuietly(state + FAILED);
     writeNew(state + FAILED, "");
+    return readFailed(state + FAILED);
   } catch {
-    // It will be tried again.
+    return undefined;
   }
 }
 
@@ -194,6 +207,14 @@ export function sumStates(cache: string): { directory: string; count: number; by
   const bytes = files.reduce((sum, path) => sum + (lstatOf(path)?.blocks ?? 0) * 512, 0);
   return states.length === 0 ? undefined : { directory, count: states.length, bytes };
 }
+
+/** Those that do not work on this host, and are not tried now. */
+export const listFailed = (cache: string): FailedState[] =>
+  listDirectory(statesIn(cache))
+    .filter(
+      (name) => name.endsWith(FAILED) && hasFailed(join(statesIn(cache), name.slice(0, -FAILED.length))),
+    )
+    .map((name) => readFailed(join(statesIn(cache), name)));
 
 /** Private directory of states. */
 export function stateDirectory(cache: string): string {

@@ -4,6 +4,7 @@ import { log, snapshotName } from "../lib/log.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { replaceFile, syncDirectory, writeNew } from "../store/files.ts";
 import { HOST, SNAPSHOT } from "../store/layout.ts";
+import { lockUnread } from "../store/reading.ts";
 import type { Context } from "../vm/context.ts";
 import { withVm } from "../vm/open.ts";
 import { findSnapshot } from "../store/snapshots.ts";
@@ -40,6 +41,8 @@ const DESCRIPTION_LINE = new RegExp(`^\\\\?[0-9a-f]{64} [ *]${SNAPSHOT.descripti
 export async function describeSnapshot(context: Context, name: string, text: string): Promise<void> {
   await withVm(context, "describe a snapshot", async (vm) => {
     const snapshot = findSnapshot(vm.hostdir, name);
+    // It may be compared with its checksums.
+    using _unread = lockUnread([snapshot], "cannot describe a snapshot");
     const backups = join(vm.hostdir, HOST.backups);
     const replace = (file: string, content: string): void => {
       replaceFile(join(snapshot.dir, file), content, backups);

@@ -5,6 +5,7 @@ export const SNAPSHOT_ACTIONS = [
   "diff",
   "ls",
   "get",
+  "mount",
   "push",
   "rm",
   "describe",

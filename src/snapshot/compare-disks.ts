@@ -1,6 +1,8 @@
+import { VmError } from "../lib/errors.ts";
 import { copyFileSync } from "node:fs";
 import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
+import { listAllocated } from "../qemu/allocated-clusters.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { writeZeroImage, type ByteRange } from "../qemu/zero-image.ts";
 
@@ -30,16 +32,13 @@ export async function compareDisks(
   const sizeBytes = Math.min(top.virtualBytes, base.virtualBytes);
   const at = top.backing.indexOf(base.path);
   const above = [top.path, ...top.backing.slice(0, at < 0 ? undefined : at)];
-  const isAbove = ({ depth, present }: MapEntry): boolean => depth < above.length && present !== false;
   const isLarge = sizeBytes >= WALKED && Buffer.byteLength(base.path) <= LONGEST_PATH;
-  const [inTop, inBase] = await Promise.all([
-    isLarge ? mapImage(top.path, isAbove) : undefined,
-    // Without a common image, both disks count, and the base is read where only it has data.
-    at < 0 ? mapImage(base.path, ({ data }) => data) : [],
-  ]);
+  const inTop = isLarge ? listHeld(above, sizeBytes) : [];
+  // Without a common image, both disks count, and the base is read where only it has data.
+  const inBase = at < 0 ? listHeld([base.path, ...base.backing], sizeBytes) : [];
   const what = `cannot compare ${before.path} with ${after.path}`;
   const compare = { what, above, base: base.path, inBase, sizeBytes };
-  const windows = inTop && chooseWindows([...inTop, ...inBase], sizeBytes);
+  const windows = isLarge ? chooseWindows([...inTop, ...inBase], sizeBytes) : undefined;
   if (!windows) return compareWhole(compare, scratch);
   await createImage(scratch, { sizeBytes: Math.max(ALIGNMENT, ...windows.map(([, size]) => size)) });
   const found = windows.map((window, index) => {
@@ -52,6 +51,10 @@ export async function compareDisks(
   return (await Promise.all(found)).flat();
 }
 
+/** Where some of these images hold the disk; all of it if one of them cannot tell. */
+const listHeld = (paths: readonly string[], sizeBytes: number): ByteRange[] =>
+  paths.flatMap((path) => listAllocated(path) ?? [[0, sizeBytes]]);
+
 interface Comparison {
   /** Error message. */
   what: string;
@@ -59,7 +62,7 @@ interface Comparison {
   above: readonly string[];
   /** Image of the second disk. */
   base: string;
-  /** Where the second disk has data, if the disks have no common image. */
+  /** Where the second disk may have data, if the disks have no common image. */
   inBase: readonly ByteRange[];
   sizeBytes: number;
 }
@@ -136,36 +139,12 @@ async function rebase(
   const node = { ...imageNode(overlay), backing };
   await exec(["qemu-img", "rebase", ...to, `json:${JSON.stringify(node)}`], { what });
   throwIfInterrupted();
-  return mapImage(overlay, ({ depth, present }) => depth === 0 && present !== false);
+  const found = listAllocated(overlay);
+  if (!found) throw new VmError("io", `${what}: cannot read ${overlay}`);
+  return found;
 }
 
 const imageNode = (path: string): ImageNode => ({
   driver: "qcow2",
   file: { driver: "file", filename: path },
 });
-
-/** An entry of `qemu-img map` (qapi/block-core.json, MapEntry). */
-interface MapEntry {
-  start: number;
-  length: number;
-  data: boolean;
-  depth: number;
-  /** Absent before qemu 6.1. */
-  present?: boolean;
-}
-
-/** The areas of a disk that are as wanted, joined where they touch. */
-async function mapImage(path: string, isWanted: (entry: MapEntry) => boolean): Promise<ByteRange[]> {
-  const { stdout } = await exec(["qemu-img", "map", "-f", "qcow2", "--output=json", path], {
-    what: `cannot map ${path}`,
-  });
-  const ranges: ByteRange[] = [];
-  for (const entry of JSON.parse(stdout) as MapEntry[]) {
-    if (!isWanted(entry)) continue;
-    const { start, length } = entry;
-    const last = ranges.at(-1);
-    if (last && last[0] + last[1] === start) last[1] += length;
-    else ranges.push([start, length]);
-  }
-  return ranges;
-}

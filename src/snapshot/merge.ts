@@ -25,13 +25,14 @@ import {
 import { HOST, PARTIAL, SNAPSHOT, STATE } from "../store/layout.ts";
 import type { Manifest, StoredFile } from "../store/manifest.ts";
 import { writeSums } from "./make/describe.ts";
-import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
+import { describeIndependence, hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
 import { withVm } from "../vm/open.ts";
 import { inspectSnapshots, type SnapshotFacts, type SnapshotInfo } from "../store/snapshot-info.ts";
 import { discardSnapshots } from "./remove.ts";
+import { lockUnread } from "../store/reading.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
 import { requireIntact } from "../store/snapshot-intact.ts";
 import { contentSum } from "../store/snapshot-parent.ts";
@@ -99,7 +100,7 @@ function refuseNeededByDisks(vm: Vm, name: string): void {
   const users = usersOfSnapshots(vm).get(name);
   if (!users) return;
   const clones = hintForClones(vm.hostdir, [name]);
-  const alone = `make the disk standalone: ${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  const alone = `make the disk standalone: ${describeIndependence(vm.work, commandLine)}`;
   throw new VmError("busy", `cannot remove snapshots: ${users.join(", ")} builds on ${name}`, {
     hint: ["nothing was removed", ...(disksOnSnapshots(vm.work).has(name) ? [alone] : []), ...clones].join(
       "; ",
@@ -117,6 +118,9 @@ async function requireMergeable(
   children: readonly SnapshotInfo[],
 ): Promise<void> {
   const intact = new Set<Snapshot>();
+  // Before copying, and again before a name changes.
+  const read = [...children.map(({ snapshot }) => snapshot), ...[find(all, name) ?? []].flat()];
+  lockUnread(read, "cannot merge snapshots")[Symbol.dispose]();
   for (const { snapshot, facts } of children) {
     const damage = facts.problem ?? findDamage(snapshot, (wanted) => find(all, wanted));
     if (damage !== undefined) throw cannotMerge(facts.name, damage);
@@ -193,6 +197,7 @@ async function mergeIntoChild(
     for (const file of listDirectory(staged)) await syncFile(join(staged, file));
     throwIfInterrupted();
     syncDirectory(staged);
+    using _unread = lockUnread([snapshot], `cannot merge into ${name}`);
     if (!exchange(staged, dir)) throw cannotExchange(name);
     syncDirectory(backups);
     remove(staged);

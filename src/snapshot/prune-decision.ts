@@ -7,6 +7,7 @@ import { usersOfSnapshots } from "../vm/clones.ts";
 import { foreignUuid, identityOf } from "../vm/identity.ts";
 import type { Vm } from "../vm/find.ts";
 import { findDamage } from "../store/snapshot-damage.ts";
+import { findReader } from "../store/reading.ts";
 import { inspectSnapshots, type SnapshotInfo } from "../store/snapshot-info.ts";
 
 /** The action for each snapshot of a VM. */
@@ -42,6 +43,7 @@ export function decide(vm: Vm, rules: Rules, merge: boolean): Decision {
       foreign,
       parents: parentsOf(snapshot),
       disks: users.get(facts.name) ?? [],
+      reader: findReader(snapshot),
       mergeable: merge && !damaged && !foreign && snapshot.manifest !== undefined,
     };
   });

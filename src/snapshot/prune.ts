@@ -178,7 +178,7 @@ async function removeAndMerge(
     } catch (error) {
       if (error instanceof SignalError || !(error instanceof VmError)) throw error;
       const stay = waiting.slice(at).map(plain).join(", ");
-      if (error.code !== "cannotCreate")
+      if (error.code !== "cannotCreate" && error.code !== "busy")
         throw new VmError(error.code, `pruned in part: ${error.message}; not merged: ${stay}`, {
           cause: error,
           hint: `list damaged snapshots: ${commandLine("verify", "--all")}\nkeep those that others need: --no-merge`,

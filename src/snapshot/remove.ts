@@ -6,9 +6,10 @@ import { log, snapshotName } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { lockUnread } from "../store/reading.ts";
 import { fileError, removeQuietly, replaceSymlink, syncDirectory } from "../store/files.ts";
 import { HOST, LAST, PARTIAL } from "../store/layout.ts";
-import { hintForClones, usersOfSnapshots } from "../vm/clones.ts";
+import { describeIndependence, hintForClones, usersOfSnapshots } from "../vm/clones.ts";
 import type { Context } from "../vm/context.ts";
 import { dependentsOf, disksOnSnapshots, parentsOf } from "../store/snapshot-dependents.ts";
 import type { Vm } from "../vm/find.ts";
@@ -60,7 +61,7 @@ function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<
   const parents = names(({ dependents }) =>
     dependents.some((item) => snapshots.some(({ name }) => name === item)),
   );
-  const independent = `${commandLine("backup")} && ${commandLine("restore", "--copy")}`;
+  const independent = describeIndependence(vm.work, commandLine);
   throw new VmError("busy", `cannot remove snapshots: ${reasons.join("; ")}; nothing was removed`, {
     hint: [
       ...(guarded.length > 0 ? [`unprotect: ${commandLine("snapshots", "unprotect", ...guarded)}`] : []),
@@ -78,7 +79,7 @@ function refuseNeeded(vm: Vm, all: readonly SnapshotInfo[], chosen: ReadonlySet<
 /**
  * Removes snapshots that nothing depends on. Each is renamed first; the next command cleans up after a kill.
  * @returns bytes they occupied
- * @throws 73 or 74 if one cannot be removed; others may be removed already
+ * @throws 73 or 74 if one cannot be removed; others may be removed already; 75 before that if one is being read
  */
 export function discardSnapshots(
   hostdir: string,
@@ -87,7 +88,9 @@ export function discardSnapshots(
 ): number {
   const backups = join(hostdir, HOST.backups);
   const asides: string[] = [];
+  const places = all.flatMap(({ snapshot }) => (chosen.has(snapshot.name) ? [snapshot] : []));
   try {
+    using _unread = lockUnread(places, "cannot remove snapshots");
     moveLast(backups, all, chosen);
     // Children first, even after a power cut.
     for (const level of childrenFirst(all, chosen)) {

@@ -1,12 +1,11 @@
-import { chmodSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { lstatOf } from "../lib/read-file.ts";
-import { exec } from "../process/exec.ts";
-import { throwIfInterrupted } from "../process/signals.ts";
-import { syncDirectory, syncFile } from "../store/files.ts";
+import { lstatOf, openForReading } from "../lib/read-file.ts";
+import { saveRam } from "../qemu/ram-state.ts";
+import { fileError, syncDirectory, syncFile } from "../store/files.ts";
 import { STATE, WORK, workingPath } from "../store/layout.ts";
 import type { StoredFile } from "../store/manifest.ts";
 import { parseMark } from "../store/mark-schema.ts";
@@ -32,20 +31,18 @@ export const damagedRam = (snapshot: Snapshot, ...reasons: string[]): VmError =>
 export const findRamFile = ({ manifest }: Snapshot): StoredFile | undefined =>
   manifest?.files.find(({ file }) => file === STATE.ram);
 
-/**
- * Copies the RAM of a snapshot into new working files: the machine writes to the copy. Of the same blocks where the
- * filesystem can share them (ioctl_ficlonerange(2)), else without holes.
- * @throws 73 without space
- */
+/** Copies the RAM of a snapshot into new working files: the machine writes to the copy. @throws 73 without space */
 export async function copyRam(snapshot: Snapshot, dir: string): Promise<void> {
-  const from = join(snapshot.dir, STATE.ram);
-  const to = workingPath(dir, STATE.ram);
-  await exec(["cp", "--reflink=auto", "--sparse=always", "--no-dereference", "--", from, to], {
-    what: `cannot copy ${from}`,
-  });
-  throwIfInterrupted();
-  chmodSync(to, 0o600);
-  await syncFile(to);
+  const path = join(snapshot.dir, STATE.ram);
+  const from = openForReading(path);
+  try {
+    await saveRam(`/proc/self/fd/${from}`, join(dir, WORK.suspended));
+    await syncFile(workingPath(dir, STATE.ram));
+  } catch (error) {
+    throw fileError(`cannot copy ${path}`, error);
+  } finally {
+    closeSync(from);
+  }
 }
 
 /**

@@ -10,6 +10,7 @@ import { refuseExternalReference } from "../qemu/image-header.ts";
 import { lstatOf, readSmallBytes } from "../lib/read-file.ts";
 import { fileError, listDirectory, requireSpace, writeNew } from "../store/files.ts";
 import { gzipLengthHint, unpackFiles, type CopyJob } from "../store/gz.ts";
+import { recordEvent } from "../store/history.ts";
 import { refuseStrayDisks } from "../store/claim.ts";
 import {
   defaultsName,
@@ -32,6 +33,7 @@ import { carryFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import type { Vm } from "../vm/find.ts";
 import { carryLasting, readLasting } from "../vm/store-settings.ts";
+import { findTmpdir } from "../vm/volatile.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
 import { copyRam, damagedRam, findRamFile, isResumable, isUntouched, writeState } from "./restore-ram.ts";
@@ -95,8 +97,9 @@ export async function restoreSnapshot(
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
   const needed = unpacked + raw + (copy ? await measureCopies(images) : 0);
+  const tmpdir = findTmpdir(context, vm.work);
   requireSpace(
-    inplace ? vm.hostdir : context.tmpdir,
+    inplace ? vm.hostdir : tmpdir,
     needed,
     `restore ${snapshot.name}`,
     inplace ? "snapshots" : "tmpdir",
@@ -109,7 +112,7 @@ export async function restoreSnapshot(
       hint: UNCHANGED,
       images: true,
     });
-  const stage = stageWork(vm.hostdir, inplace ? "inplace" : context, vm.work);
+  const stage = stageWork(vm.hostdir, inplace ? "inplace" : { tmpdir }, vm.work);
   try {
     await fillStage(context, snapshot, jobs, stage);
     await fillImages(context, snapshot, images, stage.dir, copy);
@@ -134,6 +137,7 @@ export async function restoreSnapshot(
     log.success(
       `restored ${snapshotName(snapshot.name)} to ${dir}: ${formatSize(total)}, ${formatDuration(seconds)}`,
     );
+    recordEvent(context, vm.hostdir, { event: "restored", snapshot: snapshot.name });
     if (ram)
       log.info(
         `  with RAM: the next run resumes the guest as of then: ${commandLine("run")}; to boot it: ${commandLine("run", "--boot")}`,

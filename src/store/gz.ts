@@ -58,12 +58,15 @@ async function runFileCopies(
   const waiting = jobs.toSorted((a, b) => b.bytes - a.bytes);
   const active = new Map<CopyJob, Copy>();
   let finished = 0;
+  // The position of a reader that has ended is not known.
+  let shown = 0;
   const timer = setInterval(() => {
     const running = [...active].reduce(
       (sum, [job, { reader }]) => sum + Math.min(readPosition(reader.pid), job.bytes),
       0,
     );
-    onProgress(finished + running);
+    shown = Math.max(shown, finished + running);
+    onProgress(shown);
   }, PROGRESS_MS);
   let failure: unknown;
   const worker = async (): Promise<void> => {

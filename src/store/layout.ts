@@ -74,9 +74,10 @@ export const WORK = {
   /** [compat] The qemu command of the last job's rescue. */
   rescueScript: "run-rescue.sh",
   rescueConsoleLog: "rescue.log",
-  /** Channels to the rescue: `stop`, and its questions. */
+  /** Channels to the rescue: `stop`, its questions, and the files that it serves. */
   control: "control.sock",
   ask: "ask.sock",
+  files: "files.sock",
   qemuLog: "qemu.log",
   /** Messages of programs beside qemu (qemu/companion.ts). */
   companionLog: "companions.log",
@@ -100,6 +101,7 @@ export const RUN_FILES = [
   WORK.agentLock,
   WORK.control,
   WORK.ask,
+  WORK.files,
   WORK.spiceViewer,
   WORK.vncViewer,
   WORK.spiceSocket,

@@ -24,12 +24,15 @@ export interface VmLock extends Disposable {
 const NO_LOCKS =
   "move the VM to a local filesystem: --hostdir=DIR; on NFS start the lock service (rpc.statd, nfslock), or mount with local_lock=flock if only this host uses it";
 
+/** Can processes on all hosts lock a directory there? */
+export const locksDirectories = (path: string): boolean => !REMOTE.includes(statfsSync(path).type);
+
 /** Opens HOSTDIR itself, so that no lock file is left behind; a file in it where that cannot be locked. */
 function openLock(hostdir: string): number {
   const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
-  return REMOTE.includes(statfsSync(hostdir).type)
-    ? openSync(join(hostdir, HOST.lock), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
-    : openSync(hostdir, O_RDONLY | O_DIRECTORY);
+  return locksDirectories(hostdir)
+    ? openSync(hostdir, O_RDONLY | O_DIRECTORY)
+    : openSync(join(hostdir, HOST.lock), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
 }
 
 /**
@@ -92,9 +95,19 @@ export async function lockDirectory(
   return { hostdir, [Symbol.dispose]: () => closeSync(fd) };
 }
 
+/** Does any process have the VM's lock, as far as this user can see? */
+export function isLocked(hostdir: string): boolean {
+  try {
+    const inode = lstatOf(locksDirectories(hostdir) ? hostdir : join(hostdir, HOST.lock))?.ino;
+    return inode !== undefined && findLockHolder(inode) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
 /** Does a process have the VM's lock? */
 export function hasLock(hostdir: string, pid: number): boolean {
-  const path = REMOTE.includes(statfsSync(hostdir).type) ? join(hostdir, HOST.lock) : hostdir;
+  const path = locksDirectories(hostdir) ? hostdir : join(hostdir, HOST.lock);
   const inode = lstatOf(path)?.ino;
   return inode !== undefined && findLockHolder(inode) === String(pid);
 }
@@ -108,7 +121,7 @@ function findLockHolder(inode: number): string | undefined {
 }
 
 /** The holder of the lock on this inode: `vm backup (pid 123)`; undefined for one that is not visible. */
-function describeLockHolder(inode: number): string | undefined {
+export function describeLockHolder(inode: number): string | undefined {
   try {
     const pid = findLockHolder(inode);
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ");

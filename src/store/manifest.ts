@@ -84,8 +84,8 @@ const isSum = (value: unknown): boolean => typeof value === "string" && /^[0-9a-
 
 function isStoredFile(value: unknown): value is StoredFile {
   if (typeof value !== "object" || value === null) return false;
-  const { name, file, bytes, allocatedBytes, storedBytes } = value as Partial<StoredFile>;
-  return isName(name) && isName(file) && [bytes, allocatedBytes, storedBytes].every(isCount);
+  const { name, file, bytes, allocatedBytes, storedBytes, virtualBytes = 0 } = value as Partial<StoredFile>;
+  return isName(name) && isName(file) && [bytes, allocatedBytes, storedBytes, virtualBytes].every(isCount);
 }
 
 /** Of the rest, the mark's schema takes what it knows (mark-schema.ts). */

@@ -99,6 +99,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     owns: take("owns", names),
     disks: take("disks", names),
     replaces: take("replaces", path),
+    movingTo: take("movingTo", path),
   };
   if (dropped.includes("lastRun")) mark.lastRun = "unknown";
   for (const name of Object.keys(mark) as (keyof Mark)[]) if (mark[name] === undefined) delete mark[name];
@@ -158,11 +159,13 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
   const display = value.display === undefined ? undefined : readDisplay(value.display);
   const diskAio = AIOS.find((word) => word === value.diskAio);
   const diskAios = value.diskAios === undefined ? undefined : readAios(value.diskAios);
+  const limits = isFields(value.limits) ? readLimits(value.limits) : undefined;
   const ended = value.ended === undefined ? undefined : date(value.ended);
   const how = asText(value.how);
   if (rules === undefined) dropped.push("run.forwards");
   if (value.diskAio !== undefined && diskAio === undefined) dropped.push("run.diskAio");
   if (value.diskAios !== undefined && diskAios === undefined) dropped.push("run.diskAios");
+  if (value.limits !== undefined && limits === undefined) dropped.push("run.limits");
   if (value.display !== undefined && display === undefined) dropped.push("run.display");
   if (value.ended !== undefined && ended === undefined) dropped.push("run.ended");
   if (value.how !== undefined && how === undefined) dropped.push("run.how");
@@ -176,6 +179,7 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     ...(diskAio && { diskAio }),
     ...(diskAios && { diskAios }),
     ...(isFields(value.jail) && { jail: readJail(value.jail) }),
+    ...(limits && { limits }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.
@@ -193,6 +197,12 @@ function readJail(value: Fields): JailRecord {
     uid: count(value.uid, 0) ?? null,
     reasons,
   };
+}
+
+function readLimits({ group, problem }: Fields): RunRecord["limits"] {
+  const [place, reason] = [path(group), asText(problem)];
+  if (place !== undefined) return { group: place };
+  return reason === undefined ? undefined : { problem: reason };
 }
 
 /** By numbers of disks. */

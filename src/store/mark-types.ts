@@ -84,6 +84,8 @@ export interface RunRecord {
   diskAio?: Aio | undefined;
   /** Absent in records of earlier versions. */
   jail?: JailRecord | undefined;
+  /** The control group that its qemu was put into for its limits, or why it was not; absent without limits. */
+  limits?: { group?: string; problem?: string } | undefined;
   /** SPICE or VNC; absent without either. */
   display?: ({ protocol: string } & DisplayAddress) | undefined;
   /** Options of this run; `restart` uses them again. */
@@ -164,6 +166,8 @@ export interface Mark {
   disks?: string[] | undefined;
   /** Directory of the working files that this one replaced, until it is removed. */
   replaces?: string | undefined;
+  /** Directory that they are being moved to, until they are there. */
+  movingTo?: string | undefined;
   /** The file is damaged; never written itself. */
   damaged?: true | undefined;
 }

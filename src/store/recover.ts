@@ -1,12 +1,13 @@
 import { existsSync, readlinkSync, realpathSync, unlinkSync, type Stats } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { hasErrno } from "../lib/errors.ts";
 import { callerUid } from "../lib/trust.ts";
 import { remove } from "./remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
 import { completeDiskChanges } from "./disk-change.ts";
 import { HOST, PARTIAL, READY, REMOVING } from "./layout.ts";
-import { readMark } from "./mark.ts";
+import { readMark, updateMark } from "./mark.ts";
 import {
   workPrefix,
   TEMPORARY,
@@ -58,13 +59,33 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
         unlinkSync(join(hostdir, HOST.workLink));
         changed = true;
       }
-      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir)) removeDirectory(path);
+      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir, current)) removeDirectory(path);
     }
   }
   if (!current || !belongsTo(current, hostdir)) return changed;
   for (const name of listDirectory(current)) if (name.startsWith(PARTIAL)) remove(join(current, name));
   const mark = !changed && work?.state === "present" ? work.mark : readMark(current);
+  if (mark?.movingTo !== undefined && existsSync(mark.movingTo)) updateMark(current, { movingTo: undefined });
   return finishReplacing(hostdir, current, mark) || changed;
+}
+
+/**
+ * Removes what killed commands have left of their temporary directories in TMPDIR. The VM need not be locked: those in use
+ * are.
+ */
+export function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
+  const parent = realpathSync(tmpdir);
+  const prefix = workPrefix(hostdir);
+  for (const name of listDirectory(parent)) {
+    const path = join(parent, name);
+    if (!name.startsWith(prefix) || !name.endsWith(TEMPORARY) || !hasForm(name)) continue;
+    try {
+      if (isOwnDirectory(lstatOf(path)) && isOf(path, hostdir)) removeTemporary(path);
+    } catch (error) {
+      // Its command has removed it meanwhile.
+      if (!hasErrno(error, "ENOENT")) throw error;
+    }
+  }
 }
 
 /** Loaded on first use: most commands find none. */
@@ -99,7 +120,9 @@ function canonical(path: string): string {
   }
 }
 
-/** Complete working files that were never linked as the VM's, and never run. */
-function neverUsed(dir: string, hostdir: string): boolean {
-  return belongsTo(dir, hostdir) && readMark(dir)?.lastRun === undefined && readMark(dir) !== undefined;
+/** Complete working files that were never linked as the VM's, and never run there: the present ones are to be replaced. */
+function neverUsed(dir: string, hostdir: string, current: string): boolean {
+  const mark = belongsTo(dir, hostdir) ? readMark(dir) : undefined;
+  if (mark === undefined) return false;
+  return mark.lastRun === undefined || (mark.replaces !== undefined && canonical(mark.replaces) === current);
 }

@@ -23,6 +23,8 @@ export interface RetentionCandidate {
   parents: readonly string[];
   /** Working disks that are overlays on its own. */
   disks: readonly string[];
+  /** The process that reads it. */
+  reader?: string | undefined;
   /** Its data can be merged into dependent snapshots, and that of its parents into it. */
   mergeable?: boolean;
 }
@@ -89,8 +91,8 @@ function keptBy(
 
 /**
  * Decides for each snapshot whether to keep it, and why. Rules count intact ones only: of this VM, not damaged, not with
- * a timestamp in the future. Always kept: the newest intact one, LAST, protected and damaged ones, and those that working
- * disks depend on. Those that kept ones depend on are merged into these, or kept as well.
+ * a timestamp in the future. Always kept: the newest intact one, LAST, protected and damaged ones, those that are being
+ * read, and those that working disks depend on. Those that kept ones depend on are merged into these, or kept as well.
  * @returns oldest first
  */
 export function decideRetention(all: readonly RetentionCandidate[], rules: Rules, now: Date): Verdict[] {
@@ -107,6 +109,7 @@ export function decideRetention(all: readonly RetentionCandidate[], rules: Rules
     if (item.damaged) keep(item.name, "damaged");
     if (item.foreign) keep(item.name, "of another VM");
     if (isFuture(item)) keep(item.name, "in the future");
+    if (item.reader !== undefined) keep(item.name, `read by ${item.reader}`);
     for (const disk of item.disks) keep(item.name, `${disk} builds on it`);
   }
   const newest = newestFirst[0]?.name;

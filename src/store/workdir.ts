@@ -137,7 +137,7 @@ export function resolveWork(hostdir: string): Work {
       `the working files in ${target} belong to ${named}`,
       original
         ? `remove the symlink of this copied VM, assign a UUID, and restore a snapshot: rm ${shellQuote(link)} && ${commandLine("identity", "--new")} && ${commandLine("restore")}`
-        : `remove the symlink if this is a copy of that VM: rm ${shellQuote(link)}; if the VM was moved: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}`,
+        : `if the VM was moved here: ln -sfn ${shellQuote(hostdir)} ${shellQuote(hostLink)}; only if this is a copy of that VM, whose disks in ${target} are another VM's: mv ${shellQuote(link)} ${shellQuote(`${link}.old`)}`,
     );
   }
   const mark = readMark(target);

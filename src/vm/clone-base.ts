@@ -1,21 +1,27 @@
 import { basename, join } from "node:path";
 import { commandLineFor } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf } from "../lib/read-file.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
 import type { ReadImage } from "../machine/types.ts";
 import type { CloneRecord } from "../store/mark-types.ts";
-import { HOST } from "../store/layout.ts";
+import { HOST, WORK } from "../store/layout.ts";
 import { findSnapshotImage } from "../store/snapshot-images.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { requireSameSnapshot } from "./backing-snapshot.ts";
 
 /** Why a linked clone has no base; undefined if it has, or is none. */
-export function findMissingBase({ mark: { clone } }: Workdir): VmError | undefined {
+export function findMissingBase({ dir, mark: { clone } }: Workdir): VmError | undefined {
   if (!clone?.base) return undefined;
   const place = join(clone.directory, HOST.backups, clone.base.name);
   if (lstatOf(place)) return undefined;
+  const { findMovedSource } = require("./moved-source.ts") as typeof import("./moved-source.ts");
+  const moved = findMovedSource(realPath(join(dir, WORK.hostLink)) ?? dir, clone);
+  if (moved !== undefined)
+    return new VmError("noInput", `${describeMissing(clone, place)}; it is in ${moved} now`, {
+      hint: `have its clones find it there: ${commandLineFor(moved, "rename", moved)}`,
+    });
   return new VmError("noInput", describeMissing(clone, place), {
-    hint: `put it back; if that VM was moved: ${commandLineFor("NEWDIR", "rename", basename(clone.directory))}; or restore a snapshot of this VM, which does not need it`,
+    hint: `move it back; or have its clones find it in its new directory: ${commandLineFor("NEWDIR", "rename", "NEWDIR")}; or restore a snapshot of this VM, which does not need it`,
   });
 }
 

@@ -5,10 +5,13 @@ import { lstatOf } from "../lib/read-file.ts";
 import { forgetClones, readClones, recordClones, type CloneEntry } from "../store/clones.ts";
 import { lockVm } from "../store/lock.ts";
 import type { CloneRecord } from "../store/mark-types.ts";
+import { isSuspended } from "../store/is-suspended.ts";
+import { isExitUnrecorded } from "../store/mark.ts";
 import { disksOnSnapshots } from "../store/snapshot-dependents.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Vm } from "./find.ts";
 import { readIdentity } from "./identity.ts";
+import { isAnyDiskInUse } from "./in-use.ts";
 import { foreignDirectory } from "./ownership.ts";
 
 /** A linked clone that may need its snapshot. `missing`: its directory is gone, or holds another VM; it may have been moved. */
@@ -58,6 +61,31 @@ export function usersOfSnapshots({ hostdir, work }: Pick<Vm, "hostdir" | "work">
   return users;
 }
 
+/**
+ * The commands that make a VM's disks independent of snapshots, with the content of now: they fit a running or suspended one.
+ * @param line of a command for that VM
+ */
+export function describeIndependence(work: Work, line: (...words: string[]) => string): string {
+  const suspended = work.state === "present" && isSuspended(work.dir);
+  const running = work.state === "present" && (isExitUnrecorded(work.mark) || isAnyDiskInUse(work));
+  return [
+    ...(suspended ? [line("run", "--detach")] : []),
+    ...(suspended || running ? [line("stop")] : []),
+    line("backup"),
+    line("restore", "--copy"),
+  ].join(" && ");
+}
+
+function describeClone(directory: string): string {
+  let work: Work = { state: "none" };
+  try {
+    work = resolveWork(directory);
+  } catch {
+    // The commands report it.
+  }
+  return `make a clone independent: ${describeIndependence(work, (...words) => commandLineFor(directory, ...words))}`;
+}
+
 /** A hint has lines for so many clones; all are named in the error. */
 const HINTED_CLONES = 3;
 
@@ -69,10 +97,7 @@ export function hintForClones(hostdir: string, snapshots: readonly string[]): st
     ...clones
       .filter(({ state }) => state === "linked")
       .slice(0, HINTED_CLONES)
-      .map(
-        ({ directory }) =>
-          `make a clone independent: ${commandLineFor(directory, "backup")} && ${commandLineFor(directory, "restore", "--copy")}`,
-      ),
+      .map(({ directory }) => describeClone(directory)),
     ...(missing.length > 0
       ? [
           `record the new place of a clone that was moved: ${commandLineFor("NEWDIR", "backup")}; forget one that does not exist any more: ${commandLine("clone", "--forget", missing[0]!.directory)}`,
@@ -82,7 +107,7 @@ export function hintForClones(hostdir: string, snapshots: readonly string[]): st
 }
 
 /** Is the VM that a clone names there, and this user's? A mark may come from elsewhere, and nothing is written in other directories. */
-function isSource({ directory, uuid: wanted }: CloneRecord): boolean {
+export function isSource({ directory, uuid: wanted }: CloneRecord): boolean {
   if (!lstatOf(directory)?.isDirectory() || foreignDirectory(directory) !== undefined) return false;
   const { uuid, former } = readIdentity(directory);
   return uuid !== undefined && (uuid === wanted || (wanted !== undefined && former.includes(wanted)));

@@ -15,6 +15,8 @@ export interface Options {
   /** Appended to the lists of files. */
   additions: Partial<Record<AddedList, string[]>>;
   hostdir: string | undefined;
+  /** The line is about the VMs that have one of these labels. */
+  labels?: readonly string[];
   /** `--image=` was given: `restart` drops the images of the previous run's options. */
   imagesCleared?: true;
   /** The options that set or extended these, as typed. */

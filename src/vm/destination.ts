@@ -1,13 +1,40 @@
 import { mkdirSync, rmdirSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import { commandLineFor } from "../lib/command-line.ts";
+import { commandLineFor, programLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { isOwnName, MAX_OWN_NAME_BYTES, plain } from "../lib/text.ts";
+import { isOwnName, MAX_OWN_NAME_BYTES, plain, quoteLine } from "../lib/text.ts";
 import { callerUid, foreignReason } from "../lib/trust.ts";
 import { fileError, listDirectory } from "../store/files.ts";
-import { PARTIAL } from "../store/layout.ts";
+import { HOST, PARTIAL } from "../store/layout.ts";
+import type { Context } from "./context.ts";
+
+/** Words of `import`. */
+interface ImportWords {
+  /** Absent: stdin. */
+  file: string | undefined;
+  directory: string | undefined;
+}
+
+/**
+ * The directory for an imported VM: as typed, else one with the VM's name in the current directory.
+ * @param guest the VM's name in what is imported: any text
+ * @throws 74 if that is not the name of a directory
+ */
+export function chooseDirectory(
+  { options }: Pick<Context, "options">,
+  { file, directory }: ImportWords,
+  guest: string,
+): string {
+  const typed = directory ?? options.hostdir;
+  if (typed !== undefined) return typed;
+  if (isOwnName(guest) && plain(guest) === guest) return guest;
+  const problem = guest === "" ? "the VM has no name" : `'${quoteLine(guest)}' cannot be a directory's name`;
+  throw new VmError("io", `cannot import: ${problem}`, {
+    hint: `name the directory: ${programLine("import", file ?? "-", "DIR")}`,
+  });
+}
 
 /**
  * The absolute path of a new VM's directory, symlinks resolved.
@@ -53,8 +80,15 @@ function resolveExisting(path: string): string {
   return join(realPath(parent) ?? (parent === path ? path : resolveExisting(parent)), basename(path));
 }
 
-/** @throws 73 unless it does not exist, or has nothing but what a killed command left */
-function refuseTakenDirectory(what: string, hostdir: string, continues: (hostdir: string) => boolean): void {
+/**
+ * To be checked again under the lock of the directory: another command may have made a VM there since.
+ * @throws 73 unless it does not exist, or has nothing but what a killed command left
+ */
+export function refuseTakenDirectory(
+  what: string,
+  hostdir: string,
+  continues: (hostdir: string) => boolean = () => false,
+): void {
   const stats = lstatOf(hostdir);
   if (!stats) return;
   const refuse = (reason: string): VmError =>
@@ -64,7 +98,10 @@ function refuseTakenDirectory(what: string, hostdir: string, continues: (hostdir
   if (!stats.isDirectory()) throw refuse("exists already");
   const foreign = stats.uid === callerUid() ? foreignReason(stats) : "belongs to another user";
   if (foreign !== undefined) throw refuse(foreign);
-  if (listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL)) && !continues(hostdir))
+  if (
+    listDirectory(hostdir).some((name) => !name.startsWith(PARTIAL) && name !== HOST.lock) &&
+    !continues(hostdir)
+  )
     throw refuse("exists already, and is not empty");
 }
 

@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Settings } from "../config/schema.ts";
+import { formatSize } from "../lib/size.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import { findAttached } from "../live/same-file.ts";
 import { expandMacro, type MacroValues } from "../machine/macros.ts";
@@ -78,6 +79,9 @@ export interface MachineDisk {
   attached: boolean | null;
   /** In the VM's settings: the next run has it. */
   stored: boolean;
+  /** Limits (DISK_LIMITS); absent: none. */
+  iops?: number;
+  bytesPerSecond?: number;
 }
 
 /**
@@ -91,6 +95,10 @@ export function listMachineDisks(
   attached: readonly AttachedDisk[] | undefined,
   mayRead: (path: string) => boolean = () => true,
 ): MachineDisk[] {
+  const limitsOf = (number: number): Pick<MachineDisk, "iops" | "bytesPerSecond"> => {
+    const { number: _, ...limits } = settings.DISK_LIMITS.find((one) => one.number === number) ?? { number };
+    return limits;
+  };
   const known = stored.map(({ request, number, path }): MachineDisk => {
     const running = attached && path !== undefined ? findAttached(attached, path) : undefined;
     const recorded = settings.IMAGE_FORMATS.find((item) => item.path === path)?.format;
@@ -105,6 +113,7 @@ export function listMachineDisks(
       actualBytes: running || read ? bytesOnHost(path!) : null,
       attached: attached ? running?.plugged === true : null,
       stored: true,
+      ...limitsOf(running ? numberOf(running) : number),
     };
   });
   const temporary = (attached ?? [])
@@ -118,9 +127,20 @@ export function listMachineDisks(
       actualBytes: bytesOnHost(disk.path),
       attached: disk.plugged,
       stored: false,
+      ...limitsOf(numberOf(disk)),
     }));
   return [...known, ...temporary];
 }
+
+/** `500 IOPS, 20 MiB/s`; empty: no limit. */
+export const formatDiskLimits = ({
+  iops,
+  bytesPerSecond,
+}: {
+  iops?: number;
+  bytesPerSecond?: number;
+}): string =>
+  [iops && `${iops} IOPS`, bytesPerSecond && `${formatSize(bytesPerSecond)}/s`].filter(Boolean).join(", ");
 
 const numberOf = ({ node }: AttachedDisk): number => Number(node.slice("disk".length));
 

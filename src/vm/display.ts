@@ -22,7 +22,8 @@ import type { Vm } from "./find.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { effectiveForwards } from "./nics.ts";
 import { readTls } from "./tls.ts";
-import { LOOPBACK, writeViewerFile } from "./viewer.ts";
+import { LOOPBACK } from "../machine/parse.ts";
+import { writeViewerFile } from "./viewer.ts";
 import { randomBytes } from "../lib/crypto.ts";
 
 /** Default port; if it is taken, the next free one is used. */

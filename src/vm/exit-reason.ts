@@ -6,6 +6,7 @@ import { followPanic, readShutdown } from "../qmp/events.ts";
 import { readEvents } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
 import type { RunEnd, RunRecord } from "../store/mark-types.ts";
+import { ownDisks } from "../store/own-disks.ts";
 import { readSuspended } from "../store/suspended.ts";
 import { bootTime } from "../store/workdir.ts";
 
@@ -15,7 +16,7 @@ export interface Ended {
   at: Date;
   /** `the guest shut down` */
   how: string;
-  /** Not recorded: qemu is gone without an event or message. */
+  /** Not recorded: qemu is gone without an event or message. `at` is its last sign of life. */
   guessed?: true;
 }
 
@@ -66,6 +67,16 @@ function readOr<T>(read: () => T, otherwise: T): T {
   }
 }
 
+/** When the running qemu wrote its files, in milliseconds. */
+const listWrites = (workdir: string): number[] =>
+  [WORK.eventsOut, WORK.consoleLog, ...readOr(() => ownDisks(workdir), [])].map(
+    (name) => lstatOf(join(workdir, name))?.mtimeMs ?? 0,
+  );
+
+/** How it ended, to be shown with its time. */
+export const describeEnded = ({ how, guessed }: Ended): string =>
+  guessed ? `${how}, at this time or later` : how;
+
 /** Infers how a run without a waiting process ended, from its log of events and qemu's log. */
 export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ended {
   const saved = lstatOf(join(workdir, WORK.suspended));
@@ -79,10 +90,12 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
     const [end, how] = describeReason(readShutdown(shutdown)!.reason, panicked);
     return { end, how, at: shutdown.at };
   }
-  const lastSign = lstatOf(join(workdir, WORK.eventsOut))?.mtime ?? new Date(run.started);
+  const started = new Date(run.started);
+  // The kernel's clock for files is some milliseconds late.
+  const signs = [started.getTime(), events.at(-1)?.at.getTime() ?? 0, ...listWrites(workdir)];
+  const lastSign = new Date(Math.max(...signs));
   const booted = bootTime();
-  if (booted && booted > new Date(run.started))
-    return { end: "killed", how: "the host was restarted", at: booted };
+  if (booted && booted > started) return { end: "killed", how: "the host was restarted", at: booted };
   const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
     .filter((line) => !isQemuWarning(line))

@@ -65,7 +65,7 @@ export async function readVm(
 }
 
 async function loadLeniently(sources: Sources): Promise<Loaded> {
-  const { error, ...loaded } = await loadUsable(sources);
+  const { error, unread: _, written: __, ...loaded } = await loadUsable(sources);
   if (error) warnOnce(error.message);
   return loaded;
 }

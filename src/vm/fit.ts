@@ -1,5 +1,6 @@
 import { totalmem } from "node:os";
 import { VmError } from "../lib/errors.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { log, warnOnce } from "../lib/log.ts";
 import { formatSize } from "../lib/size.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -42,6 +43,31 @@ export async function refuseProcessors(
     throw new VmError("usage", `cannot ${command}: the VM would not start: ${refusal}`, {
       hint: vm.settings.CPU === "" ? undefined : `list CPU models: ${ARCH[arch].binary} -cpu help`,
     });
+}
+
+/** What qemu needs beside the guest's RAM, without large displays. */
+const OVERHEAD_MIB = 128;
+
+/** Refuses a MEMORY_MAX with which the kernel would kill qemu as soon as the guest uses its RAM. @throws 64, 78 if it is from files */
+export function refuseMemoryMax(
+  command: string,
+  { settings: { MEMORY, MEMORY_MAX }, origins }: Pick<Vm, "settings"> & Partial<Pick<Vm, "origins">>,
+): void {
+  if (MEMORY_MAX === undefined || MEMORY_MAX >= MEMORY + OVERHEAD_MIB) return;
+  const [most, ram] = [MEMORY_MAX, MEMORY].map((mib) => formatSize(mib * 2 ** 20));
+  if (MEMORY_MAX < MEMORY)
+    throw new VmError(
+      origins && [origins.MEMORY, origins.MEMORY_MAX].every(({ kind }) => kind !== "option")
+        ? "config"
+        : "usage",
+      `cannot ${command}: MEMORY_MAX, ${most}, is less than the guest's RAM, ${ram}`,
+      {
+        hint: `qemu needs the RAM, and about ${OVERHEAD_MIB} MiB more: ${commandLine("set", `MEMORY_MAX=${MEMORY + 2 * OVERHEAD_MIB}M`)}`,
+      },
+    );
+  warnOnce(
+    `MEMORY_MAX, ${most}, leaves little beside the guest's RAM, ${ram}: the kernel may kill qemu, which needs about ${OVERHEAD_MIB} MiB`,
+  );
 }
 
 /** Hardly any system boots with less. */

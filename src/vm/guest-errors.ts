@@ -19,8 +19,11 @@ export interface GuestError {
   text: string;
 }
 
-/** @param directory where the disks are */
-function parseGuestError({ event, data }: QmpEvent, directory: string): GuestError | undefined {
+/**
+ * Pure.
+ * @param directory where the disks are
+ */
+export function parseGuestError({ event, data }: QmpEvent, directory: string): GuestError | undefined {
   if (event === "GUEST_PANICKED") return { kind: "panic", text: "the guest's kernel panicked" };
   // qapi/block-core.json, BLOCK_IO_ERROR
   if (event !== "BLOCK_IO_ERROR" || data.action === "ignore") return undefined;
@@ -83,13 +86,18 @@ export class GuestErrorMonitor implements Disposable {
   #timer: ReturnType<typeof setInterval> | undefined;
   qmp: QmpClient | undefined;
 
-  constructor(private readonly directory: string) {}
+  /** @param onNoSpace called instead of a warning and the wait for space */
+  constructor(
+    private readonly directory: string,
+    private readonly onNoSpace?: () => void,
+  ) {}
 
   onEvent(event: QmpEvent): void {
     const error = parseGuestError(event, this.directory);
     if (!error) return;
     if (error.kind !== "no-space") log.warn(`${error.text}${ADVICE[error.kind] ?? ""}`);
     if (error.kind !== "no-space" || this.#timer) return;
+    if (this.onNoSpace) return this.onNoSpace();
     log.warn(error.text);
     log.info(`  it will be resumed as soon as ${describeResumeCondition(this.directory)}`);
     this.#timer = setInterval(() => this.#resume(), POLL_MS);

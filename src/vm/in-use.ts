@@ -68,10 +68,10 @@ function describeImageHolder(path: string): string {
 }
 
 /** Refuses what changes the disks of a suspended VM: its guest would go on with others. @throws 75 */
-export function refuseSuspended({ dir }: Workdir, command: string): void {
+export function refuseSuspended({ dir }: Workdir, command: string, hint = ""): void {
   if (!isSuspended(dir)) return;
   throw new VmError("busy", `cannot ${command}: the VM is suspended`, {
-    hint: `resume it, and shut the guest down: ${commandLine("run", "--detach")} && ${commandLine("stop")}\nor discard its RAM, as a power cut would: ${commandLine("stop", "--force")}`,
+    hint: `resume it, and shut the guest down: ${commandLine("run", "--detach")} && ${commandLine("stop")}\nor discard its RAM, as a power cut would: ${commandLine("stop", "--force")}${hint}`,
   });
 }
 

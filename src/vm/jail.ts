@@ -1,6 +1,7 @@
 import { statfsSync } from "node:fs";
 import type { Settings } from "../config/schema.ts";
 import { sha256 } from "../lib/crypto.ts";
+import { warnOnce } from "../lib/log.ts";
 import { realPath } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
@@ -14,7 +15,7 @@ import {
   type WantedPath,
 } from "../qemu/jail-view.ts";
 import { FIRST_UID, type Jail } from "../qemu/jail.ts";
-import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
+import { JAIL_CAPABILITIES, NOT_INSTALLED, probeJail } from "../qemu/probe-jail.ts";
 import { isDiskName, WORK } from "../store/layout.ts";
 import type { JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
@@ -81,13 +82,16 @@ export async function planJail(
   const traits = machine ?? NO_GUEST;
   const loose = findLoose(traits);
   if (loose?.helper) return { jail: undefined, record: { ...BARE, uid: own, reasons: [loose.reason] } };
-  const { bwrap, setpriv, problem } = await probeJail(context.cacheDirectory);
+  const { bwrap, setpriv, problem, forget } = await probeJail(context.cacheDirectory);
   const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
   const withoutRoot = (reason: string): PlannedJail => ({
     jail: { root: undefined, setpriv, user: undefined },
     record: { ...BARE, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
   });
-  if (bwrap === undefined) return withoutRoot(problem!);
+  if (bwrap === undefined) {
+    if (problem !== NOT_INSTALLED) warnOnce(`qemu has no root and namespaces of its own: ${problem}`);
+    return withoutRoot(problem!);
+  }
   if (loose) return withoutRoot(loose.reason);
   let paths: WantedPath[];
   try {
@@ -103,6 +107,7 @@ export async function planJail(
       root: {
         bwrap,
         offline,
+        forget,
         view: () => viewOf(program, [...pathsOfDirectory(directory, isWritten), ...paths]),
       },
       setpriv,

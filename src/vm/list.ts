@@ -1,19 +1,18 @@
-import { basename, dirname, isAbsolute, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { toJson } from "../lib/json.ts";
 import { EXIT, StatusError, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
-import { plain } from "../lib/text.ts";
-import { listDirectory } from "../store/files.ts";
-import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
-import { HOST, LOST_FOUND, READY } from "../store/layout.ts";
-import { listPlaces } from "../store/places.ts";
-import { listNoted } from "../store/running.ts";
+import { matchesPattern, plain } from "../lib/text.ts";
+import { lstatOf, realPath } from "../lib/read-file.ts";
+import { HOST, READY } from "../store/layout.ts";
+import { findVms } from "./all.ts";
 import type { Context } from "./context.ts";
 import { findHostdir, openUser } from "./find.ts";
 import { noVmIn } from "../store/no-vm.ts";
-import { formatList, formatStatus } from "./status-text.ts";
+import { formatList, formatStatus, stateWord } from "./status-text.ts";
+import { STATES, type AutostartStatus, type Status } from "./status-types.ts";
 import { examineVm, readVmStatus } from "./status.ts";
 
 /** Shows one VM. @throws the exit status of an error, which is shown */
@@ -23,8 +22,18 @@ export async function showStatus(context: Context, json: boolean): Promise<void>
   const nothing = status.workingFiles === null && status.snapshots?.count === 0;
   if (nothing && !lstatOf(join(hostdir, HOST.guestEnv)))
     throw lstatOf(join(hostdir, READY)) ? unfinished(hostdir) : noVmIn(hostdir);
+  if (status.autostart?.unit) await addUnitState(status, status.autostart);
   context.print(json ? toJson(status) : formatStatus(status));
   if (exitCode !== EXIT.ok) throw new StatusError(status.error!, exitCode);
+}
+
+/** What systemd says of its unit. */
+async function addUnitState(status: Status, autostart: AutostartStatus): Promise<void> {
+  const { readUnitStates } = await import("./autostart-state.ts");
+  const { manager, unit } = autostart;
+  const state = (await readUnitStates(manager === "system", [unit!])).get(unit!);
+  autostart.state = state ?? null;
+  if (state && typeof status.pid === "number") autostart.watched = state.mainPid === status.pid;
 }
 
 /** After a `create --inplace` that was killed before moving the complete working files. */
@@ -37,8 +46,50 @@ const unfinished = (hostdir: string): VmError =>
     },
   );
 
-/** Lists all VMs below PROFILES, and others that this user has created or changed, or that run. */
-export async function listVms(context: Context, how: { json: boolean; names: boolean }): Promise<void> {
+/** What `list` shows: all VMs, or those that fit. */
+export interface Selection {
+  /** States, as shown by `list`. One of them is enough. */
+  states: readonly string[];
+  /** With `*` and `?`: of a VM's name or directory. One of them is enough. */
+  patterns: readonly string[];
+  labels: readonly string[];
+}
+
+const isStateWord = (word: string): boolean => (STATES as readonly string[]).includes(word);
+
+/** Words of `list`: a state, else a name or a pattern. @throws 64 */
+export function parseSelection(words: readonly string[], labels: readonly string[] = []): Selection {
+  return {
+    states: words.filter(isStateWord),
+    patterns: words.filter((word) => !isStateWord(word)),
+    labels,
+  };
+}
+
+/** Are its labels not known? It is shown, rather than missed. */
+const areUnknown = ({ labels, gone }: Status): boolean =>
+  labels === undefined || (gone !== undefined && labels.length === 0);
+
+/** Pure: is a VM among these? A VM whose labels cannot be read is. */
+export function isSelected(status: Status, { states, patterns, labels }: Selection): boolean {
+  const names = [status.name, basename(status.directory), status.directory];
+  return (
+    (states.length === 0 || states.includes(status.state) || states.includes(stateWord(status))) &&
+    (patterns.length === 0 ||
+      patterns.some((pattern) => names.some((name) => matchesPattern(name, pattern)))) &&
+    (labels.length === 0 || areUnknown(status) || labels.some((label) => status.labels!.includes(label)))
+  );
+}
+
+/** As it was typed. */
+export const describeSelection = ({ states, patterns, labels }: Selection): string =>
+  plain([...states, ...patterns, ...labels.map((label) => `@${label}`)].join(" "));
+
+/** Lists the VMs below PROFILES, and others that this user has created or changed, or that run. */
+export async function listVms(
+  context: Context,
+  how: { json: boolean; names: boolean; selection: Selection },
+): Promise<void> {
   const { PROFILES } = (await openUser(context)).settings;
   const directories = findVms(context, PROFILES);
   if (directories.length === 0) {
@@ -47,37 +98,12 @@ export async function listVms(context: Context, how: { json: boolean; names: boo
   }
   const nameOf = (directory: string): string =>
     dirname(directory) === realPath(PROFILES) ? basename(directory) : directory;
-  if (how.names) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
+  const { selection, json, names } = how;
+  const isWhole = Object.values(selection).every((words) => words.length === 0);
+  if (names && isWhole) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
   const all = await Promise.all(directories.map((directory) => readVmStatus(context, directory)));
-  context.print(how.json ? toJson(all) : formatList(all, nameOf));
-}
-
-/** Directories of VMs, sorted: with settings, working files or snapshots; no rescue profiles. */
-function findVms(context: Context, profiles: string): string[] {
-  const home = realPath(profiles);
-  const below = home ? listDirectory(home).map((name) => join(home, name)) : [];
-  const recorded = [...listNoted(context.cacheDirectory), ...listPlaces(context.cacheDirectory)];
-  const elsewhere = recorded.filter((directory) => isAbsolute(directory) && dirname(directory) !== home);
-  return [...new Set([...below, ...elsewhere])].filter(isVm).toSorted();
-}
-
-function isVm(directory: string): boolean {
-  try {
-    if (lstatOf(join(directory, HOST.workLink)) || lstatOf(join(directory, HOST.backups))) return true;
-  } catch {
-    // Listed as broken, with the reason.
-    return basename(directory) !== LOST_FOUND;
-  }
-  // A rescue profile, written by `rescue build` or by hand.
-  const text = readSettingsText(join(directory, HOST.guestEnv));
-  return text !== undefined && !/^\s*RESCUE_(ISO|KERNEL)=/m.test(text);
-}
-
-function readSettingsText(path: string): string | undefined {
-  try {
-    return readSmall(path);
-  } catch {
-    // Unreadable: listed as broken.
-    return "";
-  }
+  const shown = all.filter((status) => isSelected(status, selection));
+  if (shown.length === 0 && directories.length > 0) log.info(`no VM matches ${describeSelection(selection)}`);
+  if (names) return context.print(shown.map(({ directory }) => `${plain(nameOf(directory))}\n`).join(""));
+  context.print(json ? toJson(shown) : formatList(shown, nameOf));
 }

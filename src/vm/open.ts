@@ -12,6 +12,7 @@ import { recoverWork } from "../store/recover.ts";
 import { hasSuspendedTraces } from "../store/suspended.ts";
 import { parentOf, repointHost, resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
+import { takeEnds } from "./ended.ts";
 import { findHostdir, readVm, type Vm } from "./find.ts";
 import { ensureIdentity } from "./identity.ts";
 import { waitForKilledBackup } from "./in-use.ts";
@@ -70,15 +71,29 @@ export async function withLockedVm<T>(
   context: Context,
   command: string,
   use: (vm: Vm, undone: boolean) => Promise<T>,
-  { waitMs, lenient = false, renews = false }: OpenOptions = {},
+  options: OpenOptions = {},
+): Promise<T> {
+  try {
+    return await withLock(context, command, use, options);
+  } finally {
+    for (const ended of takeEnds()) await (await import("./hooks.ts")).runEndHook(context, ended);
+  }
+}
+
+async function withLock<T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm, undone: boolean) => Promise<T>,
+  { waitMs, lenient = false, renews = false }: OpenOptions,
 ): Promise<T> {
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, command);
   using _lock = await lockVm(hostdir, command, waitMs);
   let work: Work | undefined;
   let undone = false;
+  let moved = false;
   try {
-    work = repoint(hostdir);
+    ({ work, moved } = repoint(hostdir));
     if (work?.state === "present" && hasSuspendedTraces(work))
       undone = await (await import("./recover-suspended.ts")).recoverSuspended(work);
     await recoverLive(hostdir, work);
@@ -88,10 +103,13 @@ export async function withLockedVm<T>(
   }
   try {
     const read = await readVm(context, hostdir, true, { lenient, work });
-    const vm = ensureIdentity(context, read, !renews);
+    let vm = ensureIdentity(context, read, !renews);
     if (vm.work.state === "present") await waitForKilledBackup(vm.work);
-    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews)
+    if (vm.work.state === "present" && vm.work.mark.clone?.base && !renews) {
+      vm = (await import("./moved-source.ts")).followSource(context, vm);
       await (await import("./clones.ts")).keepRecorded(vm);
+    }
+    if (moved && lstatOf(join(hostdir, HOST.clones))) await (await import("./renaming.ts")).rebaseClones(vm);
     if (lstatOf(join(hostdir, HOST.renaming)))
       await (await import("./renaming.ts")).recoverRenaming(context, vm);
     return await use(vm, undone);
@@ -101,18 +119,18 @@ export async function withLockedVm<T>(
   }
 }
 
-/** Repoints the working files of a moved VM to HOSTDIR. @returns them; undefined if they are refused */
-function repoint(hostdir: string): Work | undefined {
+/** Repoints the working files of a moved VM to HOSTDIR. @returns them; none if they are refused */
+function repoint(hostdir: string): { work: Work | undefined; moved: boolean } {
   try {
     const work = repointHost(hostdir);
-    if (work.state !== "present" || work.movedFrom === undefined) return work;
+    if (work.state !== "present" || work.movedFrom === undefined) return { work, moved: false };
     const { movedFrom, ...here } = work;
     log.info(`this VM was moved here from ${movedFrom}: updated its working files`);
-    return here;
+    return { work: here, moved: true };
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
     // Possibly after an interrupted command: `recover` repairs that next. Else reading the VM reports it.
-    return undefined;
+    return { work: undefined, moved: false };
   }
 }
 
@@ -138,7 +156,9 @@ async function recoverLive(hostdir: string, work: Work | undefined): Promise<voi
 /** @returns whether the working files may have changed */
 function recover(context: Context, hostdir: string, work: Work | undefined): boolean {
   const parent = work && parentOf(work);
-  const changed = recoverWork(hostdir, parent ? [context.tmpdir, parent] : [context.tmpdir], work);
+  const movingTo = work?.state === "present" ? work.mark.movingTo : undefined;
+  const places = [context.tmpdir, parent, movingTo].filter((place) => place !== undefined);
+  const changed = recoverWork(hostdir, places, work);
   for (const path of listUnfinished(hostdir)) remove(path);
   return changed;
 }

@@ -7,6 +7,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { signalError, type StopSignal } from "../process/signals.ts";
 import type { QemuEnd } from "../qemu/session.ts";
 import { fileError } from "../store/files.ts";
+import { appendHistory } from "../store/history.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
 import { isExitUnrecorded, readMark, updateMark } from "../store/mark.ts";
 import type { Mark } from "../store/mark-types.ts";
@@ -16,8 +17,17 @@ import { isSuspended } from "../store/is-suspended.ts";
 import { forgetRunning } from "../store/running.ts";
 import type { Workdir, Work } from "../store/workdir.ts";
 import type { Context } from "./context.ts";
-import { describeReason, inferEnd, endedByGuest, SUSPENDED, type Ended } from "./exit-reason.ts";
+import { noteEnd } from "./ended.ts";
+import {
+  describeEnded,
+  describeReason,
+  inferEnd,
+  endedByGuest,
+  SUSPENDED,
+  type Ended,
+} from "./exit-reason.ts";
 import { findRunning } from "./in-use.ts";
+import { listRunEvents } from "./run-events.ts";
 
 /** Of the recorded exit reason: qemu's last lines may be part of it. */
 const MAX_WORDS = 1000;
@@ -26,7 +36,9 @@ const MAX_WORDS = 1000;
  * Records how a run ended, and removes its temporary files. The caller holds the VM's lock.
  * @throws 73 or 74 if it cannot be recorded; the message says how the run ended. The next command records it
  */
-function writeEnd(context: Context, hostdir: string, workdir: string, { end, how, at }: Ended): void {
+function writeEnd(context: Context, hostdir: string, workdir: string, ended: Ended): void {
+  const { end, at } = ended;
+  const how = describeEnded(ended);
   const run = readMark(workdir)?.run;
   try {
     const words = endedByGuest(end) ? {} : { how: how.slice(0, MAX_WORDS) };
@@ -38,7 +50,12 @@ function writeEnd(context: Context, hostdir: string, workdir: string, { end, how
       "free some space: the next command records it",
     );
   }
+  appendHistory(context, [
+    ...listRunEvents(hostdir, workdir),
+    { at: at.toISOString(), vm: hostdir, event: "ended", how: how.slice(0, MAX_WORDS), end },
+  ]);
   for (const name of [...RUN_FILES, WORK.resumed]) remove(join(workdir, name));
+  noteEnd(hostdir, { end, how, at });
   // The installation is complete.
   if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
@@ -70,7 +87,7 @@ export async function recordMissedExit(
 export async function recordExit(context: Context, hostdir: string, work: Work): Promise<boolean> {
   try {
     const ended = await recordMissedExit(context, hostdir, work);
-    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${ended.how}`);
+    if (ended) log.info(`the last run ended ${formatTimestamp(ended.at)}: ${describeEnded(ended)}`);
     return ended !== undefined;
   } catch (error) {
     if (!(error instanceof VmError)) throw error;

@@ -39,8 +39,13 @@ export async function followRename(context: Context, vm: Vm, from: string | unde
   if (settings.UUID !== "") notePlace(context.cacheDirectory, settings.UUID, hostdir);
   if (from !== undefined) forgetRunning(context.cacheDirectory, from);
   await keepRecorded(vm);
+  return rebaseClones(vm);
+}
+
+/** Has the disks of all linked clones find their backing files in the VM's directory. @returns whether all do */
+export async function rebaseClones(vm: Vm): Promise<boolean> {
   let done = true;
-  for (const { directory, state } of inspectClones(hostdir))
+  for (const { directory, state } of inspectClones(vm.hostdir))
     if (state === "linked") done = (await rebaseClone(directory, vm)) && done;
   return done;
 }

@@ -9,35 +9,47 @@ import { plain } from "../lib/text.ts";
 import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
+import { formatDiskLimits } from "./disks.ts";
 import { describeJail } from "./jail-text.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
-import type { Status } from "./status-types.ts";
+import type { UnitState } from "./autostart-state.ts";
+import type { AutostartStatus, Status } from "./status-types.ts";
+
+/** The state, or what tells more. */
+export const stateWord = ({ job, panicked, template, state }: Status): string =>
+  state === "broken" ? state : job ? "job" : panicked ? "panicked" : template ? "template" : state;
 
 const HEAD = ["NAME", "STATE", "ARCH", "CORES", "MEMORY", "DISKS", "SNAPSHOTS", "UP", "DIRECTORY"];
+
+function rowOf(vm: Status, nameOf: (directory: string) => string): string[] {
+  const place = plain(nameOf(vm.directory));
+  if (vm.state === "broken") return [plain(vm.name), vm.state, "", "", "", "", "", "", place];
+  return [
+    plain(vm.name),
+    stateWord(vm),
+    vm.arch ?? "",
+    String(vm.cores),
+    formatSize(vm.memoryMiB! * 2 ** 20),
+    disksOf(vm),
+    String(vm.snapshots?.count ?? "?"),
+    typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : "",
+    place,
+  ];
+}
 
 /** Formats VMs as a table. @param nameOf argument of `-d` for a directory */
 export function formatList(all: readonly Status[], nameOf: (directory: string) => string): string {
   if (all.length === 0) return "";
-  const rows = all.map((vm) =>
-    vm.state === "broken"
-      ? [plain(vm.name), vm.state, "", "", "", "", "", "", plain(nameOf(vm.directory))]
-      : [
-          plain(vm.name),
-          vm.job ? "job" : vm.panicked ? "panicked" : vm.template ? "template" : vm.state,
-          vm.arch ?? "",
-          String(vm.cores),
-          formatSize(vm.memoryMiB! * 2 ** 20),
-          disksOf(vm),
-          String(vm.snapshots?.count ?? "?"),
-          typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : "",
-          plain(nameOf(vm.directory)),
-        ],
-  );
+  // Only where there are some.
+  const labelled = all.some(({ labels = [] }) => labels.length > 0);
+  const withLabels = (cells: string[], labels: string): string[] =>
+    labelled ? cells.toSpliced(-1, 0, labels) : cells;
+  const rows = all.map((vm) => withLabels(rowOf(vm, nameOf), (vm.labels ?? []).join(" ")));
   const errors = all.flatMap(({ error, name }) =>
     error === undefined ? [] : [`${plain(name)}: ${error.split("\n").map(plain).join("\n  ")}\n`],
   );
-  return formatTable([HEAD, ...rows]) + errors.join("");
+  return formatTable([withLabels(HEAD, "LABELS"), ...rows]) + errors.join("");
 }
 
 const disksOf = ({ disks = [] }: Status): string => {
@@ -66,14 +78,16 @@ function diskFacts({ disks = [], images = [], diskAio }: Status): [string, strin
   const own = disks.map(({ file, ...disk }) => ({ ...disk, image: file, stored: disk.number !== null }));
   return [...own, ...images]
     .toSorted((a, b) => (a.number ?? Infinity) - (b.number ?? Infinity))
-    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored, aio }) => {
+    .map(({ number, bus, image, virtualBytes, actualBytes, attached = null, stored, aio, ...limits }) => {
       const place = number === null ? "" : `${number}${bus === null ? "" : ` on ${bus}`}: `;
       const unreadable = number !== null && isDiskName(image) ? ", not readable" : "";
       const size = virtualBytes === null ? unreadable : `, ${formatSize(virtualBytes)}`;
       const held = actualBytes === null ? "" : `, ${formatSize(actualBytes)} on the host`;
       const when = number === null ? "not in IMAGES" : formatWhen(attached, stored);
       const io = aio === undefined || diskAio !== undefined ? "" : `, I/O: ${aio}`;
-      return ["disk", `${place}${image}${size}${held}${io}${when && `; ${when}`}`];
+      const most = formatDiskLimits(limits);
+      const limited = most && `, at most ${most}`;
+      return ["disk", `${place}${image}${size}${held}${io}${limited}${when && `; ${when}`}`];
     });
 }
 
@@ -102,6 +116,7 @@ export function formatStatus(vm: Status): string {
     ["error", vm.error],
     ...(vm.guestErrors ?? []).map((text): [string, string] => ["guest error", text]),
     ["hint", vm.hint],
+    ["labels", vm.labels?.length ? vm.labels.join(" ") : undefined],
     ["template", vm.template ? "yes: it can only be cloned" : undefined],
     ["arch", vm.arch],
     ["cores", vm.cores?.toString()],
@@ -124,6 +139,7 @@ export function formatStatus(vm: Status): string {
         : undefined,
     ],
     ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
+    ["limits", vm.limits && formatLimits(vm.limits)],
     ["pid", vm.pid?.toString()],
     ["jail", vm.jail && describeJail(vm.jail)],
     ["started", vm.started ? formatTime(vm.started) : undefined],
@@ -139,6 +155,7 @@ export function formatStatus(vm: Status): string {
       "linked clone",
       `${directory}, of ${snapshot}${missing ? "; missing" : ""}`,
     ]),
+    ["autostart", vm.autostart ? formatAutostart(vm.autostart) : undefined],
     ["settings", vm.settingsFile],
     [
       "not read",
@@ -160,6 +177,46 @@ export function formatStatus(vm: Status): string {
           ],
     )
     .join("");
+}
+
+/** `CPU 150 %, memory 2.0 GiB, I/O weight 50, in /vms.slice/vm-web-7.scope` */
+const formatLimits = (limits: NonNullable<Status["limits"]>): string => {
+  const { group, cpuPercent, memoryBytes, ioWeight, problem } = limits;
+  return [
+    cpuPercent !== null && `CPU ${cpuPercent} %`,
+    memoryBytes !== null && `memory ${formatSize(memoryBytes)}`,
+    ioWeight !== null && `I/O weight ${ioWeight}`,
+    group !== null && `in ${group}`,
+    problem,
+  ]
+    .filter(Boolean)
+    .join(", ");
+};
+
+/** `active`, `failed (start-limit-hit)`, `active, restarted 3 times` */
+export const formatUnitState = ({ active, result, restarts }: UnitState): string =>
+  `${active}${active === "failed" ? ` (${result})` : ""}${restarts > 0 ? `, restarted ${restarts === 1 ? "once" : `${restarts} times`}` : ""}`;
+
+/** `order 50, delay 5 s, restart after a crash; systemd: active` */
+function formatAutostart({
+  manager,
+  order,
+  delaySeconds,
+  wait,
+  restart,
+  state,
+  watched,
+}: AutostartStatus): string {
+  const facts = [
+    `order ${order}`,
+    delaySeconds > 0 && `delay ${delaySeconds} s`,
+    wait && `wait for ${wait}`,
+    restart && "restart after a crash",
+  ];
+  const by = manager === "cron" ? "cron" : manager === "system" ? "systemd" : "the user's systemd";
+  const run =
+    watched === false ? `; this run was started by hand: to have it watched, ${commandLine("restart")}` : "";
+  return `${facts.filter(Boolean).join(", ")}; by ${by}${state ? `: ${formatUnitState(state)}` : ""}${run}`;
 }
 
 /** `/srv/base, snapshot S1, linked` */

@@ -2,10 +2,39 @@
 import type { RawSettings } from "../config/schema.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
 import type { JailRecord, RunEnd } from "../store/mark-types.ts";
+import type { LimitStatus } from "./confine.ts";
 import type { MachineDisk } from "./disks.ts";
+import type { Manager } from "./autostart.ts";
+import type { UnitState } from "./autostart-state.ts";
 import type { ListedNic } from "./nics.ts";
-import type { Reach } from "./reach.ts";
+import type { Reach } from "./reach-settings.ts";
 import type { NextRunChange } from "./running-settings.ts";
+
+/** States of VMs as `list` shows them: those of `state`, and what is shown in their place. */
+export const STATES = [
+  "running",
+  "paused",
+  "suspended",
+  "stopped",
+  "created",
+  "crashed",
+  "broken",
+  "job",
+  "panicked",
+  "template",
+] as const;
+
+export interface AutostartStatus {
+  manager: Manager;
+  unit: string | null;
+  order: number;
+  delaySeconds: number;
+  wait: "ssh" | "agent" | null;
+  restart: boolean;
+  /** Of `status` only, with systemd. */
+  state?: UnitState | null;
+  watched?: boolean;
+}
 
 /** `broken`: cannot be read, see `error`. */
 export type VmState = "running" | "paused" | "suspended" | "stopped" | "created" | "crashed" | "broken";
@@ -21,6 +50,8 @@ export interface Status {
   error?: string;
   /** Hint for the error. */
   hint?: string;
+  /** Setting LABELS. */
+  labels?: string[];
   arch?: Arch;
   /** Of all sockets. */
   cores?: number;
@@ -45,6 +76,9 @@ export interface Status {
     bus: DiskBus | null;
     virtualBytes: number | null;
     actualBytes: number;
+    /** Limits; absent: none. */
+    iops?: number;
+    bytesPerSecond?: number;
     attached?: boolean;
     aio?: Aio;
   }[];
@@ -82,6 +116,8 @@ export interface Status {
   pid?: number | null;
   /** Of a running VM: what confines its qemu, and why not more. */
   jail?: JailRecord;
+  /** Of a running VM with limits (CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE): those in force. */
+  limits?: LimitStatus;
   /** ISO time stamp of the last run's start. */
   started?: string | null;
   uptimeSeconds?: number | null;
@@ -90,6 +126,8 @@ export interface Status {
   workingFiles?: { directory: string; inplace: boolean; actualBytes: number } | null;
   /** The working files are missing: since when, and what `run` does. */
   gone?: string;
+  /** Started with the host; null: it is not. `watched`, of a running VM: this run was started by its unit. */
+  autostart?: AutostartStatus | null;
   /** The running guest's kernel has panicked. */
   panicked?: true;
   /** Errors inside the running machine. */

@@ -1,5 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
+import { hasLimits } from "../config/machine-values.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
@@ -24,7 +25,7 @@ import { findOther } from "./identity.ts";
 import { describeNic, nicsOf, type ListedNic } from "./nics.ts";
 import { findReaches, knownMacros } from "./reach.ts";
 import { findUnreadSettings } from "./settings-file.ts";
-import type { Status, VmState } from "./status-types.ts";
+import type { AutostartStatus, Status, VmState } from "./status-types.ts";
 import { listSnapshotNames } from "../store/snapshots.ts";
 
 /** Reads the status of one VM without changing it, and without running bash. Never throws. */
@@ -42,11 +43,14 @@ export async function examineVm(
   } catch (error) {
     const known = error instanceof VmError ? error : fileError(`cannot open ${hostdir}`, error);
     const { message, hint, exitCode } = known;
+    const { readOwnSettings } = await import("./own-settings.ts");
+    const { labels } = await readOwnSettings(context, hostdir);
     const status: Status = {
       name: basename(hostdir),
       directory: hostdir,
       state: "broken",
       error: message,
+      ...(labels && { labels }),
       ...(hint !== undefined && { hint }),
     };
     return { status, exitCode };
@@ -78,6 +82,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
+    labels: settings.LABELS,
     arch: settings.QEMUARCH,
     cores: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
@@ -88,6 +93,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     ...(settings.UEFI && work.state === "present" && (await describeKeys(settings, work))),
     ...describeSnapshots(hostdir),
     ...(await describeClones(hostdir, work)),
+    autostart: await describeAutostart(context, hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
     reaches: findReaches(context, stored),
@@ -114,6 +120,8 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       bus: known?.bus ?? null,
       virtualBytes: known?.virtualBytes ?? readVirtualBytes(path) ?? null,
       actualBytes: actualBytes(path),
+      ...(known?.iops && { iops: known.iops }),
+      ...(known?.bytesPerSecond && { bytesPerSecond: known.bytesPerSecond }),
       ...(alive && { attached }),
       ...(attached && describeAio(recorded, known?.number, recorded?.diskAio)),
     };
@@ -154,6 +162,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     import("./tpm-state.ts"),
   ]);
   const errors = describeErrors(work, alive);
+  const pid = findQemus(work)[0]?.pid ?? recorded?.pid;
   if (lstatOf(join(work.dir, SUSPENDING)))
     errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
   return {
@@ -164,13 +173,23 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     ...(aios.length === 1 && { diskAio: aios[0]! }),
     display: recorded?.display ?? null,
     ...(recorded?.jail && { jail: recorded.jail }),
-    pid: findQemus(work)[0]?.pid ?? recorded?.pid ?? null,
+    pid: pid ?? null,
+    ...(recorded && hasLimits(settings) && (await describeLimits(settings, recorded, pid))),
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,
     ...(alive.panicked && { panicked: true }),
     nics: recorded ? await withExited(context, vm, work, general.nics) : general.nics,
     ...(hasSwtpmExited(work) && { tpmExited: true }),
     ...(errors.length > 0 && { guestErrors: errors }),
   };
+}
+
+async function describeLimits(
+  settings: Vm["settings"],
+  { limits: recorded }: RunRecord,
+  pid: number | undefined,
+): Promise<Pick<Status, "limits">> {
+  const limits = (await import("./confine.ts")).readLimitStatus(settings, recorded, pid);
+  return limits ? { limits } : {};
 }
 
 /** Cards of the running machine, with the programs that served them and have exited. */
@@ -187,6 +206,14 @@ async function withExited(
     const programs = exited.get(nic.number);
     return programs ? { ...nic, exited: programs } : nic;
   });
+}
+
+async function describeAutostart(context: Context, hostdir: string): Promise<AutostartStatus | null> {
+  const found = (await import("./autostart.ts")).findAutostart(context, hostdir);
+  if (!found) return null;
+  const { manager, unit = null, plan } = found;
+  const { order, delaySeconds, wait, restart } = plan;
+  return { manager, unit, order, delaySeconds, wait, restart };
 }
 
 /** How a disk of the running machine is read and written. @param own recorded for all own disks, by earlier versions */
@@ -309,9 +336,10 @@ function lastOf(hostdir: string): string | null {
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
-    const { endedByGuest, inferEnd } = await import("./exit-reason.ts");
-    const { end, at, how } = inferEnd(work.dir, mark.run!);
-    return { end, at: at.toISOString(), ...(!endedByGuest(end) && { how }) };
+    const { describeEnded, endedByGuest, inferEnd } = await import("./exit-reason.ts");
+    const ended = inferEnd(work.dir, mark.run!);
+    const how = describeEnded(ended);
+    return { end: ended.end, at: ended.at.toISOString(), ...(!endedByGuest(ended.end) && { how }) };
   }
   if (mark.lastRun === undefined) return null;
   const { ended = null, how } = mark.run ?? {};

@@ -1,3 +1,4 @@
+import { LOOPBACK } from "../machine/parse.ts";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { log } from "../lib/log.ts";
@@ -12,9 +13,6 @@ import { replaceVolatile } from "../store/files.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 import type { Workdir } from "../store/workdir.ts";
-
-/** Loopback addresses. */
-export const LOOPBACK: RegExp = /^(localhost|127(\.\d+){3}|::1)$/;
 
 /** Path of the connection file for a viewer (remote-viewer(1)), which exists while the VM runs. */
 export const viewerFile = (work: Workdir, kind: SharedDisplay["kind"]): string =>

@@ -3,7 +3,8 @@ import { dirname } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { log } from "../lib/log.ts";
 import { realPath } from "../lib/read-file.ts";
-import type { Workdir } from "../store/workdir.ts";
+import type { Work, Workdir } from "../store/workdir.ts";
+import type { ProcessFacts } from "./context.ts";
 import { hasSnapshots } from "../store/no-vm.ts";
 
 /** In-memory filesystems (linux/magic.h). */
@@ -20,7 +21,18 @@ export function isVolatile(directory: string): boolean {
   }
 }
 
-let reported = false;
+/** Where new working files go: beside the present ones, if TMPDIR would not survive a reboot, and they do. */
+export const findTmpdir = ({ tmpdir, options }: ProcessFacts, work: Work): string =>
+  work.state === "present" &&
+  !work.inplace &&
+  options.settings.INPLACE === undefined &&
+  isVolatile(tmpdir) &&
+  !isVolatile(dirname(work.dir))
+    ? dirname(work.dir)
+    : tmpdir;
+
+/** VMs of which it has been reported. */
+const reported = new Set<string>();
 
 /**
  * Reports once that a reboot removes a VM without a snapshot.
@@ -31,9 +43,10 @@ export function reportVolatile(
   work: Pick<Workdir, "dir" | "inplace">,
   line: typeof commandLine = commandLine,
 ): void {
-  if (reported || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir))) return;
-  reported = true;
+  if (reported.has(hostdir) || work.inplace || hasSnapshots(hostdir) || !isVolatile(dirname(work.dir)))
+    return;
+  reported.add(hostdir);
   log.info(
-    `  a reboot empties ${dirname(work.dir)}; to keep the VM: ${line("backup")}; to keep a new one in its own directory: --inplace`,
+    `  a reboot empties ${dirname(work.dir)}; to keep the VM: ${line("backup")}, or ${line("move-work")}; to keep a new one in its own directory: --inplace`,
   );
 }

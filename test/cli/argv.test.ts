@@ -56,11 +56,28 @@ describe("each spelling of an option", () => {
   test("covers all options", () => {
     const tried = new Set(SPELLINGS.flatMap(([spellings]) => spellings.split(/[ =]/)));
     const untried = GLOBAL_OPTIONS.filter(
-      ({ long }) => !tried.has(`--${long}`) && !/^(version|help|licenses)$/.test(long),
+      ({ long }) => !tried.has(`--${long}`) && !/^(version|help|licenses|label)$/.test(long),
     );
     expect(untried).toEqual([]);
   });
 });
+
+test.each([
+  ["--label=web --label db stop", "labels=web,db | stop()"],
+  ["stop @web --force @db.x-1", "labels=web,db.x-1 | stop(--force)"],
+  ["--label=web stop --label=web", "labels=web | stop()"],
+  ["backup S0 @web", "labels=web | backup(snapshot=S0)"],
+  ["backup S0 @web text", "labels=web | backup(snapshot=S0, description=text)"],
+  ["stop -- @web", "64: unknown command 'web'"],
+  ["exec @web id", "exec([@web id])"],
+  ["exec --label=web id", "labels=web | exec([id])"],
+  ["stop @backup", "stop() backup()"],
+  ["stop @web @backup", "64: stop: in a batch the option --label stands first"],
+  ["@stop @web", "64: unknown command 'web'"],
+  ["--label=web @backup @stop", "labels=web | backup() stop()"],
+  ["--label=web", "64: run: several VMs cannot be run in the foreground"],
+  ["--label=", "64: --label: '' is not allowed"],
+])("labels: %s → %s", (line, meaning) => expect(intentOf(line)).toBe(meaning));
 
 test.each([
   ["", "[run()]"],

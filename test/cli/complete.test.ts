@@ -191,7 +191,7 @@ describe("candidates at the end of", () => {
     ["vm nic a", ["add"]],
     ["vm sendkey scr", ["scroll_lock"]],
     ["vm config CO", ["CORES", "CONTROLLER_PLACES"]],
-    ["vm config CORES ME", ["MEMORY", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
+    ["vm config CORES ME", ["MEMORY", "MEMORY_MAX", "MEDIA_MIRROR", "MEDIA_STORAGE"]],
     ["vm config CORES --", ["--example", "--json", "--help"]],
     ["vm run -b --wait=a", ["--wait=agent"]],
     ["vm -c 8 create G run restore S", ["S1", "S0"]],
@@ -305,6 +305,16 @@ describe("splits a line into words", () => {
   });
 });
 
+test("labels of VMs are offered behind an @ and --label=", async () => {
+  using box = new Temp();
+  const labelled = { ...context, home: box.path("home"), profiles: box.path("home/vm") };
+  box.write("home/vm/a/guest.env", "LABELS=(web lab)\n");
+  const offered = (line: string): Promise<string> => answerShell(labelled, ["fish", line]);
+  expect(await offered("vm stop @w")).toContain("@web");
+  expect(await offered("vm list --label=")).toMatch(/lab[\s\S]*web/);
+  expect(await offered("vm create @")).not.toContain("@web");
+});
+
 describe("arguments with choices", () => {
   const all = [...COMMANDS.values()].flatMap(({ name, positionals, options }) =>
     [...positionals, ...options].flatMap((argument) =>
@@ -322,12 +332,15 @@ describe("arguments with choices", () => {
   test("are these", () => {
     expect(all.map(([title]) => title)).toEqual([
       "run --wait",
+      "list STATE|PATTERN",
       "nic ACTION",
       "forward ACTION",
       "backup --format",
       "snapshots ACTION",
       "export --format",
       "import --format",
+      "autostart ACTION",
+      "autostart --wait",
       "disk ACTION",
       "rescue ACTION",
       "rescue --compress",

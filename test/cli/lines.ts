@@ -33,6 +33,7 @@ export function showIntent(intent: Intent): string {
       items.map((item) => `${name}+=${show(item)}`),
     ),
     ...(options.hostdir === undefined ? [] : [`hostdir=${show(options.hostdir)}`]),
+    ...(options.labels ? [`labels=${options.labels.join(",")}`] : []),
     ...(["help", "version", "licenses", "noColors", "debug"] as const).filter((flag) => intent[flag]),
   ];
   return [parts.join(" "), batch.map(showInvocation).join(" ")].filter((part) => part !== "").join(" | ");

@@ -39,9 +39,9 @@ describe.each([
   ["--version", ["main.ts"], 2, /^(?!main|process\/c-library)/],
   ["a Tab", [...STARTED, "cli/complete/answer.ts", "cli/complete/snapshots.ts"], 68, FOR_RUNNING],
   ["-h", [...CALLED, "cli/usage.ts"], 86, FOR_RUNNING],
-  ["status", [...CALLED, "commands/status.ts", "vm/list.ts"], 121, FOR_RUNNING],
-  ["list", [...CALLED, "commands/list.ts", "vm/list.ts"], 121, FOR_RUNNING],
-  ["run", [...CALLED, "commands/run.ts", "lifecycle/run.ts"], 200, /^(snapshot|job|guest|host)\//],
+  ["status", [...CALLED, "commands/status.ts", "vm/list.ts"], 123, FOR_RUNNING],
+  ["list", [...CALLED, "commands/list.ts", "vm/list.ts"], 123, FOR_RUNNING],
+  ["run", [...CALLED, "commands/run.ts", "lifecycle/run.ts"], 199, /^(snapshot|job|guest|host)\//],
   ["backup", [...CALLED, "commands/backup.ts", "snapshot/make/make.ts"], 168, /^(lifecycle|job|guest)\//],
   ["job", [...CALLED, "commands/job.ts", "job/job.ts"], 194, /^(lifecycle|snapshot|guest|host)\//],
 ] as const)("vm %s", (_, roots, most, needless) => {

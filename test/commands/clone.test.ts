@@ -184,17 +184,26 @@ describe("a linked clone", () => {
     await box.ok("clone", "--keep-guest", "../base");
     await box.ok("-d", base, "backup", "S1", "--format=qcow2");
     await box.ok("-d", base, "clone", "--keep-guest", "--linked", "S1", "../web");
-    renameSync(base, `${base}.away`);
+    // Not beside either of them.
+    const away = place(box, "far/away");
+    mkdirSync(place(box, "far"));
+    renameSync(base, away);
     const status = await brokenAt(box, "web");
     expect(status).toMatchObject({ state: "broken", error: expect.stringContaining("a VM that is missing") });
-    await box.ends(66, ["-d", place(box, "web"), "run"], "needs the snapshot S1", "put it back");
+    await box.ends(
+      66,
+      ["-d", place(box, "web"), "run"],
+      "needs the snapshot S1",
+      "move it back",
+      "vm -d NEWDIR rename NEWDIR",
+    );
     mkdirSync(base);
     expect((await brokenAt(box, "web")).error).toContain("the VM in");
     rmSync(base, { recursive: true });
-    symlinkSync(`${base}.away`, base);
+    symlinkSync(away, base);
     expect((await at(box, "web", "status")).state).toBe("created");
     rmSync(base);
-    renameSync(`${base}.away`, base);
+    renameSync(away, base);
     // Another snapshot of that name is not its base.
     rmSync(join(base, "backups/S1"), { recursive: true });
     await box.ok("-d", base, "backup", "S1", "--format=qcow2");
@@ -474,9 +483,33 @@ describe("rename", () => {
     // Moved by hand: they find it by the same command.
     renameSync(place(box, "base3"), place(box, "base4"));
     expect((await brokenAt(box, "web2")).state).toBe("broken");
-    await box.ok("-d", place(box, "base4"), "rename", "base4");
+    expect((await brokenAt(box, "web2")).error).toContain(`it is in ${place(box, "base4")} now`);
+    await box.ok("-d", place(box, "base4"), "rename", place(box, "base4"));
+    expect((await at(box, "base4", "status")).name).toBe("base4");
     expect((await at(box, "web2", "status")).state).not.toBe("broken");
     await box.ends(75, ["-d", place(box, "base4"), "snapshots", "rm", "S1"], "builds on S1");
+  });
+
+  test.each([
+    ["beside its old place, by the clone itself", "base2", "web"],
+    ["elsewhere, by its own next command", "sub/dir/base", "sub/dir/base"],
+  ])("of a VM that was moved by hand %s: its clones are not lost", async (_where, to, user) => {
+    using box = await written();
+    await box.ok("clone", "--keep-guest", "../base");
+    await box.ok("-d", place(box, "base"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, "base"), "clone", "--keep-guest", "--linked", "S1", "../web");
+    mkdirSync(place(box, "sub/dir"), { recursive: true });
+    renameSync(place(box, "base"), place(box, to));
+    // Another VM with a snapshot of that name is not its base.
+    await box.ok("clone", "--keep-guest", "../other");
+    await box.ok("-d", place(box, "other"), "backup", "S1", "--format=qcow2");
+    await box.ok("-d", place(box, user), "backup", "S2");
+    expect(bytes(box, "web")).toEqual([1]);
+    expect((await at(box, "web", "status")).clonedFrom.directory).toBe(place(box, to));
+    expect((await at(box, to, "status")).clones).toMatchObject([
+      { directory: place(box, "web"), missing: false },
+    ]);
+    await box.ok("-d", place(box, "web"), "run", "--detach");
   });
 
   test.each([

@@ -141,7 +141,7 @@ describe("disk add, VM off", () => {
     ["rm 1", 64, "did you mean 'remove'"],
     ["ls", 64, "did you mean 'list'"],
     ["lst", 64, "did you mean 'list'"],
-    ["frobnicate", 64, "is not list, add, remove or resize"],
+    ["frobnicate", 64, "is not list, add, remove, resize or set"],
     ["remove 7 --delete", 66, "no disk 7"],
     ["remove disk-0.img", 64, "--delete"],
     ["resize 0 1K", 64, "shrinking"],

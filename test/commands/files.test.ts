@@ -7,6 +7,8 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -16,6 +18,7 @@ import {
   chmodSync,
 } from "node:fs";
 import { join } from "node:path";
+import { lockUnread } from "../../src/store/reading.ts";
 import type { FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { until, type Sandbox } from "../fixtures/sandbox.ts";
 import { buildOnce, writeDisk } from "./snapshots.ts";
@@ -42,6 +45,10 @@ interface Answer {
   result?: Buffer | string;
   files?: Record<string, string>;
   look?: (qemu: FakeQemu) => void;
+  /** Before it answers. */
+  after?: Promise<void>;
+  /** The job does not end. */
+  hangs?: true;
 }
 
 /** What a test did not find as expected while its rescue ran. */
@@ -57,7 +64,7 @@ function answers(box: Sandbox, ...all: Answer[]): void {
   let run = 0;
   box.qemu = {
     started: (qemu) => {
-      const { status = 0, log = "", result = "", files = {}, look } = all[run++ % all.length]!;
+      const { status = 0, log = "", result = "", files = {}, look, after, hangs } = all[run++ % all.length]!;
       const out = join(qemu.directory, ".out");
       void (async () => {
         await until("the job is followed", () => qemu.isTaken("ask.sock"));
@@ -76,7 +83,9 @@ function answers(box: Sandbox, ...all: Answer[]): void {
           failed = error;
           return;
         }
+        await after;
         writeFileSync(join(out, "STARTED"), "");
+        if (hangs) return;
         writeFileSync(join(out, "job.log"), log);
         writeFileSync(join(out, "length"), `${Buffer.from(result).length}\n`);
         for (const [name, text] of Object.entries(files)) writeFileSync(join(out, name), text);
@@ -107,7 +116,8 @@ function archive(box: Sandbox, make: (dir: string) => void, ...more: string[]): 
 /** Members are called `0`, not `./0`. */
 const PLAIN = "--transform=s,^\\./,,";
 
-const scratch = (box: Sandbox): string[] => readdirSync(box.tmp).filter((name) => name.endsWith(".partial"));
+const scratch = (box: Sandbox): string[] =>
+  readdirSync(box.tmp).filter((name) => name.endsWith(".temporary"));
 
 describe("snapshots ls", () => {
   test("lists what the rescue found, escaped; the rescue has no network, and only throw-away disks", async () => {
@@ -160,9 +170,58 @@ describe("snapshots ls", () => {
     answers(box, { files: { length: "999999999999\n" } });
     await box.ends(74, "snapshots ls S1 /x", "how long");
     await box.ends(66, "snapshots ls S9 /x", "S9");
-    await box.ends(64, "snapshots ls S1 x", "not absolute");
+    await box.ends(64, "snapshots ls S1 x", "not absolute", "vm snapshots ls S1");
+    answers(box, { result: line("a", "f 644 0 0 1 0 "), files: { long: "2\n" } });
+    await box.ends(74, "snapshots ls S1 /x", "2 paths of more than 4095 bytes left out", /-rw.* a$/m);
+    answers(box, { status: 66, log: "no such file: /etc/f*\n", files: { nearest: "/etc" } });
+    await box.ends(
+      66,
+      "snapshots ls S1 /etc/f*",
+      "patterns are not expanded",
+      "list /etc: vm snapshots ls S1 /etc",
+    );
+    answers(box, { status: 66, log: "no such file: /x\n", files: { nearest: "/e\x1b[2J" } });
+    await box.ends(66, "snapshots ls S1 /x", /list the filesystems: vm snapshots ls S1$/m);
+    // As Bun decodes \xff of a command line.
+    await box.ends(66, "snapshots get S1 /e\ufffd to", "not UTF-8 cannot be given", "name its directory");
+    await box.ends(64, "snapshots ls", "takes the name of a snapshot");
+    await box.ends(64, "snapshots ls S1 /a /b", "one path after");
     expect(scratch(box)).toEqual([]);
   });
+});
+
+test("is read without the VM's lock: all else works meanwhile, and what is read stays as it is", async () => {
+  using box = await withFiles();
+  const read = Promise.withResolvers<void>();
+  answers(box, { after: read.promise, result: line("a", "f 644 0 0 5 0 ") });
+  const { done } = box.start("snapshots", "ls", "S1", "/etc");
+  await until("the rescue runs", () => box.qemus.length === 1);
+  box.qemu = {};
+  await box.ok("backup", "S2", "--format=qcow2");
+  await box.ok("backup", "S3", "--format=qcow2");
+  await box.ends(75, "snapshots rm S1 S2 S3", /cannot remove snapshots: S1 is being read by .* \(pid \d+\)/);
+  await box.ends(75, "snapshots rm --merge S1", "S1 is being read by");
+  await box.ends(75, "snapshots describe S1 text", "S1 is being read by");
+  await box.ends(75, "rename other", "S1 is being read by");
+  await box.ends(0, "prune --keep-last=1", "remove S0", /keep S1 {2}read by .* \(pid \d+\)/, "merge S2");
+  await box.ok("destroy");
+  read.resolve();
+  expect(await done).toMatchObject({ status: 0, stdout: expect.stringMatching(/-rw.* a\n/) });
+  await box.ok("snapshots", "rm", "--merge", "S1");
+  expect(readdirSync(box.path("backups")).toSorted()).toEqual(["LAST", "S3"]);
+  expect(scratch(box)).toEqual([]);
+});
+
+test("a snapshot that is being removed is waited for, and then not found", async () => {
+  using box = await withFiles();
+  const dir = box.path("backups/S1");
+  const lock = lockUnread([{ name: "S1", dir }], "cannot");
+  const { done } = box.start("snapshots", "ls", "S1", "/etc");
+  await Bun.sleep(100);
+  renameSync(dir, box.path("gone"));
+  lock[Symbol.dispose]();
+  expect(await done).toMatchObject({ status: 66 });
+  expect(box.qemus.length).toBe(0);
 });
 
 describe("snapshots get", () => {
@@ -183,7 +242,7 @@ describe("snapshots get", () => {
     );
     answers(box, { result, files: { skipped: "2\n" } });
     mkdirSync(box.path("to"));
-    await box.ends(0, "snapshots get S1 /srv /etc/fstab to", "copied 2 paths", "2 device nodes");
+    await box.ends(0, "snapshots get S1 /srv /etc/fstab to", "copied 2 paths", "2 special files left out");
     expect(readFileSync(box.path("to/fstab"), "utf8")).toBe("fstab\n");
     expect(statSync(box.path("to/fstab")).mtimeMs).toBe(1_000_000);
     expect(statSync(box.path("to/srv")).mode & 0o777).toBe(0o555);
@@ -230,10 +289,54 @@ describe("snapshots get", () => {
     const one = archive(box, (dir) => writeFileSync(join(dir, "0"), "text\x1b[2J\0\n"), PLAIN);
     answers(box, { result: one });
     expect((await box.ok("snapshots", "get", "S1", "/x", "-")).stdout).toBe("text\x1b[2J\0\n");
-    const tree = archive(box, (dir) => mkdirSync(join(dir, "0")), PLAIN);
-    answers(box, { result: tree });
-    await box.ends(66, "snapshots get S1 /x -", "no regular file");
-    await box.ends(64, "snapshots get S1 /x /y -", "one file");
+    const pipe = archive(box, (dir) => Bun.spawnSync(["mkfifo", join(dir, "0")]), PLAIN);
+    answers(box, { result: pipe });
+    await box.ends(66, "snapshots get S1 /x -", "no regular file or directory");
+    await box.ends(64, "snapshots get S1 /x /y -", "one path");
+  });
+
+  test("a directory to standard output is an archive, without what fills the disk of the result", async () => {
+    using box = await withFiles();
+    const tree = archive(box, (dir) => mkdirSync(join(dir, "srv")), PLAIN);
+    const files = { archive: `${tree.length}\n` };
+    answers(box, {
+      result: Buffer.concat([tree, Buffer.from("more")]),
+      files,
+      look: (qemu) => expect(readFileSync(join(qemu.directory, ".in/stream"), "utf8")).toBe("srv\0"),
+    });
+    expect((await box.ok("snapshots", "get", "S1", "/var/srv", "-")).stdout).toBe(tree.toString());
+    box.terminal = true;
+    await box.ends(64, "snapshots get S1 /var/srv -", "not for a terminal");
+    box.terminal = false;
+    answers(box, { files: { archive: "99999999999999\n" } });
+    await box.ends(74, "snapshots get S1 /var/srv -", "cut off");
+  });
+
+  test("pipes of an archive never get to the host, and names it cannot have leave the rest", async () => {
+    using box = await withFiles();
+    const long = "n".repeat(200);
+    const result = archive(
+      box,
+      (dir) => {
+        mkdirSync(join(dir, "0", long), { recursive: true });
+        writeFileSync(join(dir, "0", long, "below"), "");
+        writeFileSync(join(dir, "0/good"), "good");
+        Bun.spawnSync(["mkfifo", join(dir, "0/pipe")]);
+      },
+      PLAIN,
+      `--transform=s,${long},${long}${long},`,
+    );
+    answers(box, { result, files: { long: "1\n" } });
+    await box.ends(74, "snapshots get S1 /srv copy", "1 path of more than 4095 bytes left out");
+    expect(readdirSync(box.path("copy"))).toEqual(["good"]);
+    answers(box, { result });
+    await box.ends(
+      74,
+      "snapshots get S1 /srv other",
+      "cannot be on this filesystem; the rest is there",
+      "/srv/nn",
+    );
+    expect(box.read("other/good")).toBe("good");
   });
 
   test("what a killed get has left beside its destination is removed by the next one", async () => {
@@ -284,15 +387,134 @@ describe("restore --only", () => {
     expect(scratch(box)).toEqual([]);
     expect((await box.json("status")).state).toBe("stopped");
     answers(box, {}, { status: 73, log: "No space left on device\n" });
-    await box.ends(73, "restore --only=/etc", "no space");
+    await box.ends(73, "restore --only=/etc", "no space left in the guest's filesystem");
+    const full =
+      "tar: 0/a: Wrote only 1024 of 10240 bytes\ntar: 0/b: Cannot open: x\ntar: 0/c: Cannot open: x\n";
+    answers(box, {}, { status: 74, log: `${full}tar: Exiting with failure status\ncannot write /etc\n` });
+    await box.ends(73, "restore --only=/etc", "no space left in the guest's filesystem");
+  });
+
+  test("says first what it replaces by which snapshot; --dry-run checks in both, and changes nothing", async () => {
+    using box = await withFiles();
+    const found: Answer = {
+      look: (qemu) => {
+        expect(operation(qemu)).toBe("find");
+        expect(words(qemu)).not.toContain(`${box.work}/disk-0.img`);
+      },
+    };
+    const checked: Answer = {
+      look: (qemu) => {
+        expect(operation(qemu)).toBe("check");
+        expect(words(qemu)).toContain(
+          `"backing":{"driver":"qcow2","read-only":true,"file":{"driver":"file","filename":"${box.work}/disk-0.img","read-only":true}`,
+        );
+        expect(words(qemu).split(`${box.work}/disk-0.img`)).toHaveLength(2);
+      },
+    };
+    answers(box, found, checked);
+    const shown = [/files of S1, made .*:$/m, /^ {2}\/etc$/m];
+    await box.ends(0, "restore -n --only=/etc --only=/etc/fstab --run", "would restore", ...shown);
+    expect(box.qemus.length).toBe(2);
+    answers(box, { status: 66, log: "no such file: /etc\n" });
+    const missing = await box.ends(66, "restore -n --only=/etc", "no such file: /etc", "snapshots ls S1");
+    expect(missing.stderr).not.toContain("would restore");
+    const log = "cannot replace /etc: /etc/a is immutable\n";
+    answers(box, found, { status: 74, log, files: { fixed: "/etc/a" } });
+    await box.ends(74, "restore -n --only=/etc", "cannot replace /etc", "chattr -i -a");
+    expect(scratch(box)).toEqual([]);
+    answers(box, {});
+    const { stderr } = await box.ends(0, "restore --only=/etc --only=/etc/fstab", "restoring", ...shown);
+    expect(stderr.indexOf("restoring")).toBeLessThan(stderr.indexOf("restored 1 path"));
+    await box.ends(64, "restore -n S1", "--only");
+  });
+
+  test("an error has the guest's paths, and a hint for files that chattr protects", async () => {
+    using box = await withFiles();
+    answers(
+      box,
+      {},
+      { status: 74, log: "mv: '/mnt/system1/a b'\ncannot replace /a\n", files: { fixed: "/a/it's" } },
+    );
+    const { stderr } = await box.ends(74, "restore --only=/a", String.raw`chattr -i -a '/a/it'\''s'`);
+    expect(stderr).toContain("mv: '/a b'");
+    answers(box, {}, { files: { left: "/.vm-partial-restore" } });
+    await box.ends(
+      0,
+      "restore --only=/a",
+      "cannot remove the old files in the guest",
+      "/.vm-partial-restore",
+    );
   });
 
   test("refuses a whole filesystem, --copy, and a running VM", async () => {
     using box = await withFiles();
     await box.ends(64, "restore --only=/ S1", "whole filesystem");
+    await box.ends(64, "restore --only=/.. S1", "whole filesystem");
+    for (const path of ["/srv/..", "/srv/../", "disk-0:/srv/.", "/srv/.//"])
+      await box.ends(64, `restore --only=${path} S1`, "does not end in a name");
     await box.ends(64, "restore --only=etc S1", "not absolute");
     await box.ends(64, "restore --only=/etc --copy S1", "--copy");
     await box.running();
     await box.ends(75, "restore --only=/etc S1", "running");
+  });
+});
+
+test("without space the rescue is not paused until there is: the command ends (exit 73)", async () => {
+  using box = await withFiles();
+  const data = { action: "stop", nospace: true, "node-name": "disk0", operation: "write", reason: "no" };
+  answers(box, { hangs: true, look: (qemu) => qemu.emit("BLOCK_IO_ERROR", data) });
+  await box.ends(73, "snapshots get S1 /srv to", "cannot read files of S1: no space left on device");
+  expect(scratch(box)).toEqual([]);
+});
+
+/** The rescue ends when sshfs has ended. */
+function endsAfterSshfs(qemu: FakeQemu): void {
+  const said = join(qemu.directory, "sshfs.log");
+  void until("sshfs has spoken", () => existsSync(said) && lstatSync(said).size > 0).then(() => {
+    writeFileSync(join(qemu.directory, ".out/STATUS"), "0\n");
+    qemu.end("guest-shutdown");
+  });
+}
+
+describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
+  test("the job's error, or what sshfs said, if nothing gets mounted", async () => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    box.program("sshfs", "echo 'unknown option' >&2; exit 1");
+    mkdirSync(box.path("mnt"));
+    answers(box, { status: 66, log: "no such file: /x\n" });
+    const mount = "snapshots mount S1 /x mnt";
+    await box.ends(66, mount, "cannot mount files of S1: no such file: /x", "vm snapshots ls S1");
+    answers(box, { hangs: true, look: endsAfterSshfs });
+    await box.ends(74, "snapshots mount S1 mnt", "unknown option");
+    expect(scratch(box)).toEqual([]);
+  });
+
+  test.each([
+    ["-o no_contain_symlinks", "rellinks,no_contain_symlinks,fsname=S1"],
+    ["-o transform_symlinks", "rellinks,fsname=S1"],
+  ])("symlinks are relative to DIR, and may have ..: an sshfs with %s", async (help, expected) => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    box.program("sshfs", `[ "$1" = -h ] && { echo '${help}'; exit; }; echo "options: $3" >&2; exit 1`);
+    mkdirSync(box.path("mnt"));
+    answers(box, { hangs: true, look: endsAfterSshfs });
+    await box.ends(74, "snapshots mount S1 mnt", expected);
+  });
+
+  test("refuses without sshfs, and what is no empty directory", async () => {
+    using box = await withFiles();
+    box.program("fusermount3", "exit 1");
+    const sshfs = box.program("sshfs", "exit 1");
+    await box.ends(66, "snapshots mount S1 mnt", "no such directory", "mkdir");
+    mkdirSync(box.path("mnt/full"), { recursive: true });
+    await box.ends(73, "snapshots mount S1 mnt", "not empty");
+    await box.ends(66, "snapshots mount S9 mnt/full", "S9");
+    await box.ends(64, "snapshots mount S1", "a DIR");
+    await box.ends(64, "snapshots mount S1 srv mnt", "not absolute");
+    await box.ends(64, "snapshots mount S1 mnt --json", "no --json");
+    rmSync(sshfs);
+    box.without("sshfs");
+    await box.ends(69, "snapshots mount S1 mnt/full", "sshfs is not installed");
   });
 });

@@ -50,7 +50,7 @@ const rescue =
   };
 
 /** A rescue that is ready at once, and can be resumed from its saved state. */
-const warm = (more: Behaviour = {}): Behaviour => ({
+const warm = (more: Behaviour = {}, runs = rescue()): Behaviour => ({
   ...more,
   started: (qemu) => {
     void (async () => {
@@ -61,11 +61,20 @@ const warm = (more: Behaviour = {}): Behaviour => ({
       } else if (argv.includes("-incoming")) {
         await until("it goes on", () => qemu.heard["control.sock"]?.some((line) => line.startsWith("go ")));
         qemu.say("control.sock", "up\n");
-        rescue()(qemu);
+        runs(qemu);
       } else rescue()(qemu);
     })();
   },
 });
+
+/** Writes into `.out` what a rescue without a channel does. */
+const forge = (qemu: FakeQemu): void => {
+  const out = join(qemu.directory, ".out");
+  for (const name of ["STATUS", "FINISHED"]) {
+    rmSync(join(out, name), { force: true });
+    writeFileSync(join(out, name), "0\n");
+  }
+};
 
 async function withWarm(): Promise<Sandbox> {
   const box = await withJob("", "RESCUE_VMLINUX=vmlinux\n");
@@ -408,11 +417,51 @@ describe("a saved state", () => {
   ])("a state that %s: the rescue boots, and it is not used again", async (_title, behaviour) => {
     using box = await withWarm();
     box.qemu = warm(behaviour);
-    await box.ok("job", "check");
+    const { stderr } = await box.ok("job", "check");
     expect(box.qemus.at(-1)!.argv.join(" ")).not.toContain("-incoming");
+    const told = /cannot use a saved state of the rescue: .*; jobs boot it until .*: rm (\S+\.failed)\n/.exec(
+      stderr,
+    );
+    expect(told).not.toBeNull();
     const count = box.qemus.length;
-    await box.ok("job", "check");
+    expect((await box.ok("job", "check")).stderr).not.toContain("saved state");
     expect(box.qemus.length).toBe(count + 1);
+    const checks = async (): Promise<{ name: string; detail: string }[]> =>
+      JSON.parse((await box.vm("doctor", "--json")).stdout).checks;
+    const failed = (await checks()).filter(({ name }) => name === "rescue-states");
+    expect(failed).toMatchObject([{ state: "limited", detail: expect.stringContaining(`rm ${told![1]}`) }]);
+    rmSync(told![1]!);
+    expect((await checks()).some(({ name }) => name === "rescue-states")).toBe(false);
+    box.qemu = warm();
+    const tried = box.qemus.length;
+    await box.ok("job", "check");
+    // The one whose state is saved may be heard of last.
+    const started = box.qemus.slice(tried).map(({ argv }) => argv.includes("-incoming"));
+    expect(started.toSorted()).toEqual([false, true]);
+  });
+
+  test.each<[title: string, told: string | undefined, status: number]>([
+    ["the status that the rescue tells", "status 7\n", 7],
+    ["74 without one", undefined, 74],
+  ])("files that a job writes as the rescue would are no answer: %s", async (_title, told, status) => {
+    using box = await withWarm();
+    box.qemu = warm({}, (qemu) => {
+      void (async () => {
+        await until("the job is followed", () => qemu.isTaken("ask.sock"));
+        qemu.say("control.sock", "started\n");
+        await until("the start is noted", () => existsSync(join(qemu.directory, ".out/STARTED")));
+        forge(qemu);
+        if (told !== undefined) {
+          qemu.say("control.sock", told);
+          const path = join(qemu.directory, ".out/STATUS");
+          // The command removes it once it has it.
+          await until("it is heard", () => !existsSync(path) || readFileSync(path, "utf8") !== "0\n");
+          if (existsSync(path)) forge(qemu);
+        }
+        qemu.end("guest-shutdown");
+      })();
+    });
+    await box.ends(status, "job check");
   });
 });
 

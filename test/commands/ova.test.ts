@@ -1,6 +1,14 @@
 /** OVA, for and from other programs. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { parseOvfDescriptor } from "../../src/lifecycle/ova/descriptor.ts";
 import { parseXml } from "../../src/lifecycle/ova/xml.ts";
@@ -8,7 +16,10 @@ import { buildTarHeader } from "../../src/lib/tar.ts";
 import { sha256 } from "../../src/lib/crypto.ts";
 import { buildOvf } from "../../src/snapshot/transfer/ovf.ts";
 import { ovf1, ovf2, tarOf, validateOvf, vmdkOf, writeOva } from "../fixtures/ova.ts";
-import { type Sandbox } from "../fixtures/sandbox.ts";
+import { WORK } from "../../src/store/layout.ts";
+import { lockVm } from "../../src/store/lock.ts";
+import { TEMPORARY, workPrefix } from "../../src/store/working-files.ts";
+import { Sandbox } from "../fixtures/sandbox.ts";
 import { buildChain, DISK_BYTES, qemuImg, seen } from "./snapshots.ts";
 
 const source = (): Promise<Sandbox> => buildChain("ova", "", "R & D");
@@ -57,12 +68,54 @@ describe("export --format=ova", () => {
     },
   );
 
+  test("keeps buses, cards and MAC addresses, unless the original is on this host or --new-identity is given", async () => {
+    using other = new Sandbox(
+      "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=1M NVME=1M)\nNETWORKS=(user user,mac=02:00:00:00:00:07)\n",
+    );
+    await other.ok("create", "G");
+    const at = (name: string): string => join(other.top, name);
+    const { stderr } = await other.ok("export", "--format=ova", "-o", at("x.ova"));
+    // The default shared folders are nothing that is lost.
+    expect(stderr).not.toContain("not in the OVA");
+    const cards = async (...words: string[]): Promise<string[]> =>
+      (await other.json(...words, "status")).nics.map(({ mac }: { mac: string }) => mac);
+    const original = await cards();
+    const { stderr: said } = await other.ok("import", at("x.ova"), at("here"));
+    expect(said).toContain("new MAC addresses");
+    expect(await cards("-d", at("here"))).not.toEqual(original);
+    other.environment.XDG_CACHE_HOME = at("cache");
+    mkdirSync(at("cache"));
+    await other.ok("import", at("x.ova"), at("there"));
+    expect(await cards("-d", at("there"))).toEqual(original);
+    expect(
+      (await other.json("-d", at("there"), "status")).disks.map(({ bus }: { bus: string }) => bus),
+    ).toEqual(["VIRT", "NVME"]);
+    await other.ok("import", "--new-identity", at("x.ova"), at("renewed"));
+    expect(await cards("-d", at("renewed"))).not.toEqual(original);
+  });
+
+  test("names what the user has configured and no OVA holds", async () => {
+    using other = new Sandbox("MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=1M)\n");
+    await other.ok("-s", `x:${other.top}`, "create", "G");
+    await other.ends(0, ["export", "--format=ova", "-o", "../x.ova"], "not in the OVA: shared folders (x)");
+  });
+
+  test("of a snapshot does not wait for the VM's lock, and leaves no temporary files", async () => {
+    using _lock = await lockVm(box.host, "run");
+    const left = join(box.tmp, `${workPrefix(box.host)}deadbeef${TEMPORARY}`);
+    mkdirSync(left, { mode: 0o700 });
+    symlinkSync(box.host, join(left, WORK.hostLink));
+    await box.ok("export", "S1", "--format=ova", "-o", "../unlocked.ova");
+    await box.ends(75, "export --format=ova -o ../locked.ova", "another process");
+    expect(readdirSync(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);
+  });
+
   test("its descriptor is well-formed whatever the name, with the elements of an item in alphabetical order", () => {
     const disks = Array.from({ length: 9 }, (_, at) => ({
       file: `d${at}.vmdk`,
       fileBytes: 7,
       virtualBytes: 1 << 20,
-      bus: "VIRT" as const,
+      bus: (["VIRT", "SCSI", "USB"] as const)[at % 3]!,
     }));
     const name = '<&">\u0007\ud800 ünïcode';
     const text = buildOvf({
@@ -71,8 +124,10 @@ describe("export --format=ova", () => {
       memoryMiB: 99,
       efi: true,
       secureBoot: true,
-      nics: 2,
+      nics: ["02:00:00:00:00:01", undefined],
       disks,
+      arch: "aarch64",
+      uuid: "123e4567-e89b-42d3-a456-426614174000",
     });
     const found = parseOvfDescriptor(text);
     expect(found).toMatchObject({
@@ -80,8 +135,10 @@ describe("export --format=ova", () => {
       processors: 3,
       memoryMiB: 99,
       efi: true,
-      nics: 2,
+      nics: ["02:00:00:00:00:01", undefined],
+      own: { arch: "aarch64", uuid: "123e4567-e89b-42d3-a456-426614174000" },
     });
+    expect(found.disks.map(({ bus }) => bus)).toEqual(disks.map(({ bus }) => bus));
     expect(found.disks.map(({ file }) => file)).toEqual(disks.map(({ file }) => file));
     for (const item of text.match(/<Item>[^]*?<\/Item>/g)!) {
       const names = [...item.matchAll(/<rasd:(\w+)>/g)].map(([, word]) => word!);
@@ -104,7 +161,9 @@ describe.skipIf(!hasXmllint)("descriptors by the grammar of OVF", () => {
       memoryMiB: 64,
       efi,
       secureBoot: efi,
-      nics,
+      nics: Array.from({ length: nics }, (_, at) => `02:00:00:00:00:0${at}`),
+      arch: "x86_64",
+      uuid: undefined,
       disks: Array.from({ length: disks }, (_, at) => ({ ...disk, bus: buses[at % buses.length]! })),
     });
 
@@ -155,11 +214,29 @@ describe("import of an OVA made by hand", () => {
         ["machine.mf", Buffer.from(`SHA1 (disk.vmdk) = ${sum}\n`)],
       ],
     });
-    await box.ok("import", place("one.ova"), "../one");
+    const { stderr } = await box.ok("import", place("one.ova"), "../one");
+    expect(stderr).toContain("does not list machine.ovf");
+    expect(stderr).toContain("disk 0 is on AHCI: its controller was IDE PIIX4");
+    expect(stderr).toContain(`imported appliance to ${place("one")}\n`);
     expect(seen(box, join(place("one"), ".work/disk-0.img"))).toEqual([7]);
     const status = await box.json("-d", place("one"), "status");
     expect(status).toMatchObject({ name: "appliance", cores: 2, memoryMiB: 96, uefi: false });
     expect(status.nics).toHaveLength(2);
+  });
+
+  test("is in a directory with the VM's name by default, which must be new", async () => {
+    writeOva(place("file.ova"), { ovf: ovf(), files: [["disk.vmdk", vmdk]] });
+    await box.ok("import", place("file.ova"));
+    expect(existsSync(box.path("appliance/.work"))).toBe(true);
+    await box.ends(73, ["import", place("file.ova")], "exists already");
+    rmSync(box.path("appliance"), { recursive: true });
+    const describing = (name: string): string => ovf().replace('ovf:id="appliance"', `ovf:id="${name}"`);
+    for (const name of ["../x", "a/b", ""]) {
+      writeOva(place("file.ova"), { ovf: describing(name), files: [["disk.vmdk", vmdk]] });
+      await box.ends(74, ["import", place("file.ova")], "file.ova DIR");
+    }
+    writeOva(place("file.ova"), { ovf: describing("a/b"), files: [["disk.vmdk", vmdk]] });
+    await box.ends(0, ["import", place("file.ova"), "../renamed"], "it is named renamed: 'a/b' cannot be");
   });
 
   test("OVF 2.0 with a compressed disk and an empty one, as written by GNU tar", async () => {
@@ -179,6 +256,11 @@ describe("import of an OVA made by hand", () => {
     expect(readFileSync(join(place("two"), ".work/guest.env"), "utf8")).toContain('"NVME=disk-0.img"');
   });
 
+  const whole = (): Buffer =>
+    tarOf([
+      ["m.ovf", Buffer.from(ovf())],
+      ["disk.vmdk", vmdk],
+    ]);
   test.each<[string, () => Uint8Array, string]>([
     ["an absolute name", () => tarOf([["m.ovf", Buffer.from(ovf())], named("/tmp/x")]), "has a member"],
     ["a name above", () => tarOf([["m.ovf", Buffer.from(ovf())], named("../x")]), "has a member"],
@@ -195,14 +277,16 @@ describe("import of an OVA made by hand", () => {
       "too many",
     ],
     ["no disk", () => tarOf([["m.ovf", Buffer.from(ovf())]]), "disk.vmdk is missing"],
+    ["a cut", () => whole().subarray(0, -2000), "nothing is kept"],
+    ...[1, 512, 513, 1024].map((bytes): [string, () => Uint8Array, string] => [
+      `an end that lacks ${bytes} bytes`,
+      () => whole().subarray(0, -bytes),
+      "it is truncated",
+    ]),
     [
-      "a cut",
-      () =>
-        tarOf([
-          ["m.ovf", Buffer.from(ovf())],
-          ["disk.vmdk", vmdk],
-        ]).subarray(0, -2000),
-      "truncated",
+      "something after the first block of zeroes",
+      () => Buffer.concat([whole().subarray(0, -512), Buffer.alloc(512, "x")]),
+      "its end is damaged",
     ],
     [
       "a wrong checksum",
@@ -214,6 +298,32 @@ describe("import of an OVA made by hand", () => {
         ]),
       "checksum of disk.vmdk",
     ],
+    [
+      "a manifest without the disk",
+      () =>
+        tarOf([
+          ["m.ovf", Buffer.from(ovf())],
+          ["m.mf", Buffer.from(`SHA256(m.ovf)= ${sha256(ovf())}`)],
+          ["disk.vmdk", vmdk],
+        ]),
+      "does not list disk.vmdk",
+    ],
+    ...["parentCID=12345678", "parentCID=fffffffe", 'parentFileNameHint="x.vmdk"'].map(
+      (line): [string, () => Uint8Array, string] => [
+        `a disk with ${line}`,
+        () => {
+          const delta = Buffer.from(vmdk);
+          const at = delta.indexOf("parentCID=ffffffff");
+          expect(at).toBeGreaterThan(0);
+          delta.write(`${line}\n`, at);
+          return tarOf([
+            ["m.ovf", Buffer.from(ovf())],
+            ["disk.vmdk", delta],
+          ]);
+        },
+        "external backing file",
+      ],
+    ),
     [
       "a disk that names others",
       () =>

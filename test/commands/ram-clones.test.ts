@@ -1,15 +1,23 @@
 /** Clones that run at once, of snapshots with RAM and others, as far as no guest must go on: test/e2e/ram-clones.test.ts. */
 import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync, symlinkSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { addRam, RAM, RAM_BYTES, withRam } from "./saved-ram.ts";
-import { seen, written } from "./snapshots.ts";
+import { edit, seen, written } from "./snapshots.ts";
 
 const place = (box: Sandbox, name: string): string => join(box.top, name);
 const inWork = (box: Sandbox, name: string, path: string): string => join(place(box, name), ".work", path);
 const at = (box: Sandbox, name: string, ...words: string[]): Promise<any> =>
   box.json("-d", place(box, name), ...words);
+
+/** Flips bits in the RAM of S0; its modification time is as before. */
+function damage(box: Sandbox): void {
+  const ram = box.path("backups/S0/state.ram");
+  const { atime, mtime } = statSync(ram);
+  edit(ram, (bytes) => bytes.fill(7, 1 << 20, (1 << 20) + 1));
+  utimesSync(ram, atime, mtime);
+}
 
 describe("clone --run of a snapshot with RAM", () => {
   test("linked: maps the snapshot's RAM privately, with a name, UUID and MAC address of its own", async () => {
@@ -46,7 +54,15 @@ describe("clone --run of a snapshot with RAM", () => {
     }
     expect(new Set([...macs, (await box.json("status")).nics[0].mac]).size).toBe(4);
     expect(readFileSync(box.path("backups/S0/state.ram")).subarray(0, RAM.length)).toEqual(RAM);
-    await box.ends(75, "snapshots rm S0", "web3 build on S0");
+    const [web1, web2] = ["web1", "web2"].map((name) => `vm -d ${place(box, name)}`);
+    await box.ok("-d", place(box, "web2"), "stop", "--force");
+    await box.ends(
+      75,
+      "snapshots rm S0",
+      "web3 build on S0",
+      `${web1} stop && ${web1} backup && ${web1} restore --copy`,
+      `independent: ${web2} backup && ${web2} restore --copy`,
+    );
     await box.ends(
       69,
       ["-d", place(box, "web1"), "suspend"],
@@ -84,6 +100,46 @@ describe("clone --run of a snapshot with RAM", () => {
     rmSync(inWork(box, "web2", ".vm-base"));
     symlinkSync("/nonexistent", inWork(box, "web2", ".vm-base"));
     await box.ends(74, ["-d", place(box, "web2"), "run", "--detach"]);
+  });
+
+  test("linked, of damaged RAM: 74 as for a full one, and no clone", async () => {
+    using box = await withRam();
+    box.qemu = { answers: { "query-migrate": () => ({}) } };
+    damage(box);
+    for (const words of [["--linked"], []])
+      await box.ends(
+        74,
+        ["clone", "--keep-guest", ...words, "S0", "../web", "--run"],
+        "state.ram: its checksum is wrong",
+      );
+    expect(existsSync(place(box, "web"))).toBe(false);
+    const { stderr } = await box.ends(74, "clone --keep-guest --linked S0 ../web --run");
+    expect(stderr).toContain("vm clone --linked S0 DIR");
+    await box.ok("clone", "--keep-guest", "--linked", "S0", "../web");
+  });
+
+  test("compares RAM with its checksum once, and again after a change that keeps its times", async () => {
+    using box = await withRam();
+    box.qemu = { answers: { "query-migrate": () => ({}) } };
+    const reads = join(box.top, "reads");
+    box.program("openssl", `echo read >>'${reads}'; exec sha256sum | sed 's/  -/ *stdin/'`);
+    const count = (): number => (existsSync(reads) ? readFileSync(reads, "utf8").split("\n").length - 1 : 0);
+    await box.ok("clone", "--keep-guest", "--linked", "--count=2", "S0", "../web", "--run");
+    await box.ok("clone", "--keep-guest", "--linked", "S0", "../other", "--run");
+    expect(count()).toBe(1);
+    box.qemu = { refuse: { status: 1, words: "boom" } };
+    await box.ends(74, "clone --keep-guest --linked S0 ../late --run", "boom");
+    damage(box);
+    box.qemu = {};
+    const { stderr } = await box.ends(
+      74,
+      ["-d", place(box, "late"), "run", "--detach"],
+      "its checksum is wrong",
+    );
+    expect(stderr).toContain(`vm -d ${place(box, "late")} run --boot`);
+    expect(count()).toBe(2);
+    await box.ends(74, "clone --keep-guest --linked S0 ../web3 --run", "its checksum is wrong");
+    await box.ok("-d", place(box, "late"), "run", "--detach", "--boot");
   });
 
   test("by the agent, the guest gets a host name and SSH host keys of its own", async () => {

@@ -1,5 +1,5 @@
 /** Snapshots with the RAM of a running guest, as far as no qemu needs to resume one: test/e2e/ram.test.ts does. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -12,6 +12,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { writeSums } from "../../src/snapshot/make/describe.ts";
+import * as memory from "../../src/process/memory-file.ts";
 import { makePipe } from "../../src/process/libc.ts";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { addRam, DEVICES, RAM, RAM_BYTES, withRam } from "./saved-ram.ts";
@@ -21,6 +23,31 @@ const suspended = (box: Sandbox, name: string): string => join(box.work, ".vm-su
 
 const description = (content: string) => (box: Sandbox) =>
   writeFileSync(suspended(box, "state.json"), content);
+
+test("a VM with the RAM of a snapshot reaches what its saved machine does, whatever guest.env says", async () => {
+  using box = await withRam();
+  await box.ok("restore");
+  expect((await box.json("status")).reaches).toEqual([]);
+  edit(box.path("backups/S0/manifest.json"), (bytes) => {
+    const manifest = JSON.parse(bytes.toString());
+    manifest.machine.cd.path = "/etc/shadow";
+    manifest.machine.run.settings = { SHARES: ["x:rw:/srv"] };
+    manifest.machine.run.typed = {
+      settings: { NETWORKS: ["bridge=br0"] },
+      additions: { FORWARDS: ["smb=/home"] },
+    };
+    return JSON.stringify(manifest);
+  });
+  rmSync(box.path("backups/S0/SHA256SUMS"));
+  await writeSums(box.path("backups/S0"));
+  await box.ok("restore");
+  expect((await box.json("status")).reaches).toEqual([
+    { kind: "network", what: "bridge=br0" },
+    { kind: "share", what: "/home", writable: true },
+    { kind: "share", what: "/srv", writable: true },
+    { kind: "cd", what: "/etc/shadow" },
+  ]);
+});
 
 describe("a saved state that cannot be used", () => {
   const DAMAGES: [what: string, damage: (box: Sandbox) => unknown, printed: string][] = [
@@ -141,6 +168,9 @@ describe("a snapshot with RAM", () => {
     ["gz", "SNAPSHOT_FORMAT=gz\n"],
   ])("restore, %s: has the state ready, and leaves the snapshot as it is", async (_format, conf) => {
     using box = await withRam(conf);
+    // The fixture's copy has none.
+    const stored = box.path("backups/S0/state.ram");
+    if (existsSync(stored)) Bun.spawnSync(["fallocate", "--dig-holes", stored]);
     await box.ok("restore");
     const ram = suspended(box, "ram");
     expect(statSync(ram)).toMatchObject({ size: RAM_BYTES, mode: 0o100600 });
@@ -166,8 +196,9 @@ describe("a snapshot with RAM", () => {
   test("without space for the RAM: 73, and the working files are as before", async () => {
     using box = await withRam();
     const before = box.work;
-    box.program("cp", "echo 'cp: error writing: No space left on device' >&2; exit 1");
-    await box.ends(73, "restore", "space");
+    const error = Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+    using _full = spyOn(memory, "copySparse").mockRejectedValue(error);
+    await box.ends(73, "restore", "cannot copy", "no space");
     expect(box.work).toBe(before);
   });
 

@@ -182,6 +182,20 @@ describe("a suspended VM", () => {
     expect((await box.json("status")).state).toBe("crashed");
   });
 
+  test("whose state is not loaded in time: 74, again comes before what loses its RAM", async () => {
+    using box = await created();
+    await run(box);
+    await box.ok("suspend");
+    box.qemu = withRam(box, { answers: { "migrate-incoming": () => ({}) } });
+    {
+      using _clock = fastClock(20);
+      const { stderr } = await box.ends(74, "run --detach", "not completed within 60 s");
+      expect(stderr).toMatch(/try again, from the same state: vm run\n.*vm run --boot\n/);
+    }
+    box.qemu = withRam(box);
+    await box.ends(0, "run --detach", "guest resumed");
+  });
+
   test("stop says what is kept, backup --ram how to include it", async () => {
     using box = await created();
     await run(box);

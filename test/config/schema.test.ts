@@ -299,6 +299,69 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "-oProxyCommand=x", "a b", "a\n"],
   },
+  LABELS: {
+    good: [
+      ["", []],
+      ["web lab-1,x.y", ["web", "lab-1", "x.y"]],
+      [
+        ["web", "db"],
+        ["web", "db"],
+      ],
+    ],
+    bad: ["Web", "1a", "-x", "a/b", "a@b", { raw: ["web", "ж"], given: "ж" }, "x".repeat(64)],
+  },
+  CPU_QUOTA: {
+    good: [
+      ["", undefined],
+      ["150%", 150],
+      ["5", 5],
+    ],
+    bad: ["0%", "-1%", "1.5%", "%", "12345678%", "50 %"],
+  },
+  MEMORY_MAX: {
+    good: [
+      ["", undefined],
+      ["3G", 3072],
+    ],
+    bad: ["0", "lots", "infinity"],
+  },
+  IO_WEIGHT: {
+    good: [
+      ["", undefined],
+      ["10000", 10_000],
+    ],
+    bad: ["0", "10001", "x"],
+  },
+  SLICE: {
+    good: [
+      ["", ""],
+      ["vms-lab.slice", "vms-lab.slice"],
+    ],
+    bad: ["vms", ".slice", "../x.slice", "a/b.slice", "-x.slice", "a b.slice"],
+  },
+  DISK_LIMITS: {
+    good: [
+      ["", []],
+      [
+        ["0:iops=500,bps=20M", "12:bps=1000"],
+        [
+          { number: 0, iops: 500, bytesPerSecond: 20 << 20 },
+          { number: 12, bytesPerSecond: 1000 },
+        ],
+      ],
+    ],
+    bad: [
+      "0",
+      "0:",
+      "0:iops=0",
+      "0:iops=1K",
+      "0:bps=x",
+      "x:iops=1",
+      "0:iops=1,iops=2",
+      "0:iops=1,",
+      "0:bps=9999T",
+    ],
+  },
   NETWORKS: {
     good: [
       ["", []],

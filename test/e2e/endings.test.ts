@@ -70,7 +70,7 @@ async function makeExport(lab: EndingsLab): Promise<void> {
 }
 
 /** Commands that change nothing: what they say cannot be wrong about it. */
-const PRINTERS = ["completion", "config", "doctor", "list", "man", "self-check", "status"];
+const PRINTERS = ["completion", "config", "doctor", "events", "list", "man", "self-check", "status", "top"];
 
 const has = (lab: EndingsLab, ...names: string[]): boolean =>
   names.every((name) => existsSync(lab.box.path(name)));
@@ -873,6 +873,41 @@ const TABLE: readonly Row[] = [
       { how: "done", status: 0 },
       { how: "refused: no such snapshot", status: 66, args: ["snapshots", "describe", "S9", "a word"] },
       full("vm1", "0", { before: (lab) => mountFull(lab, "vm1") }),
+    ],
+  },
+  {
+    command: "snapshots mount",
+    args: ["snapshots", "mount", "S0", "."],
+    from: "off",
+    said: / is mounted read-only on /,
+    done: () => false,
+    ends: [
+      { how: "refused: DIR is not empty", status: 73 },
+      { how: "refused: no such directory", status: 66, args: ["snapshots", "mount", "S0", "none"] },
+    ],
+  },
+  {
+    command: "move-work",
+    args: ["move-work"],
+    from: "off",
+    said: /^moved the working files from /,
+    done: (lab) => has(lab, "disk-0.img", ".vm.json"),
+    ends: [
+      { how: "done", status: 0, changes: () => true },
+      { how: "refused: it is in the working files", status: 64, args: ["move-work", ".work/.in"] },
+      { how: "refused: no such directory", status: 66, args: ["move-work", "../none"] },
+      { how: "refused: it runs", status: 75, before: (lab) => lab.runDetached(), leaves: true },
+    ],
+  },
+  {
+    command: "autostart",
+    args: ["autostart", "on", "--user"],
+    from: "off",
+    said: /is started with the host/,
+    done: () => false,
+    ends: [
+      { how: "refused: nobody knows it", status: 64, args: ["autostart", "of"] },
+      { how: "refused: a reboot empties the directory", status: 73 },
     ],
   },
   {

@@ -113,7 +113,9 @@ function census(directory: string, deep = true): string[] {
     all.push(
       `${path} ${mode.toString(8)} ${uid} ${ino} ${kind === 0o040000 ? "" : `${size} ${mtimeMs}`} ${content}`,
     );
-    if (kind === 0o040000) for (const name of readdirSync(path).toSorted()) visit(join(path, name));
+    if (kind !== 0o040000) return;
+    // `.local`: the history of events.
+    for (const name of readdirSync(path).toSorted()) if (name !== ".local") visit(join(path, name));
   };
   visit(directory);
   return all;

@@ -1,8 +1,8 @@
 /** Files of a snapshot, by the real rescue: awkward names, hostile filesystems, LVM and the like. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Sandbox } from "./harness.ts";
+import { until, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -13,14 +13,16 @@ import {
   smallSandbox,
   suite,
   testInTurn,
+  untilQuiet,
 } from "./tools.ts";
 
 const TREE = String.raw`
 mkdir -p t/etc t/srv/sub t/home t/dev t/proc t/sys; printf 'ID=x\n' >t/etc/os-release; echo '/dev/vda / ext4 defaults 0 1' >t/etc/fstab
 head -c 1048576 /dev/urandom >t/srv/big; ln -s /etc/os-release t/etc/abs; ln -s ../../../../etc/passwd t/srv/out; ln -s loop t/srv/loop
-touch "t/srv/new
+printf back >'t/srv/new\nline'; touch "t/srv/new
 line" t/srv/$'esc\e[31m' t/srv/$'\xff' t/srv/-rf; printf set >t/srv/suid; chmod 4755 t/srv/suid; truncate -s 64M t/srv/sparse
 if [ "$(id -u)" = 0 ]; then mknod t/srv/null c 1 3; chown 1000:100 t/home; fi
+mkdir t/srv/both; mkfifo t/srv/pipe; echo one >t/srv/one; echo two >t/srv/both/two; ln -s /none/here t/srv/dangling
 mke2fs -q -t ext4 -d t -F root.raw 64M`;
 
 /** Further filesystems, which a job makes on the second disk. */
@@ -53,7 +55,11 @@ suite(
         expect(shown).toContain(name);
       expect(stdout).toMatch(/^-rwsr-xr-x /m);
       expectError(await box.vm(["snapshots", "ls", "Q", "/srv/loop"]), 66, /symbolic links/);
-      expectError(await box.vm(["snapshots", "ls", "Q", "/srv/out"]), 66, /no such file/);
+      expectError(
+        await box.vm(["snapshots", "ls", "Q", "/srv/out"]),
+        66,
+        /no such file: \/srv\/out: \/srv\/out is a symlink to \.\.\/\S*, and there is no \/etc\/passwd\n[^]*ls Q \/etc/,
+      );
     });
 
     test("get: of any format, a file and a directory; nothing outside is reached", async () => {
@@ -64,25 +70,64 @@ suite(
       expect(sha256(join(copy, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
       expect(lstatSync(join(copy, "suid")).mode & 0o7777).toBe(0o755);
       expect(lstatSync(join(copy, "sparse")).blocks).toBeLessThan(1000);
+      expect(readFileSync(join(copy, String.raw`new\nline`), "utf8")).toBe("back");
       expect(readlinkSync(join(copy, "out"))).toBe("../../../../etc/passwd");
-      expect(existsSync(join(copy, "null"))).toBe(false);
+      for (const name of ["null", "pipe"]) expect(existsSync(join(copy, name))).toBe(false);
+      expect((await box.ok(["snapshots", "get", "Q", "/srv/both", "-"])).stdout).toContain("./both/two\0");
       rmSync(copy, { recursive: true });
     });
 
     test("restore --only replaces a directory, and leaves the rest; diff --files shows both", async () => {
       box.write(
         "change.job",
-        "mount-system; cd /mnt/system1; rm -r srv/sub srv/big; echo new >srv/new; echo kept >home/kept\n",
+        "mount-system; cd /mnt/system1; rm -r srv/sub srv/big; echo new >srv/new; echo kept >home/kept; chattr +i home/kept\n",
       );
       await box.ok(["@job", "change", "@backup", "C", "--format=qcow2"]);
       const differ = async (to: string): Promise<string[]> =>
         (await box.ok(["snapshots", "diff", "--files", "Q", to])).stdout.trim().split("\n");
       expect(await differ("C")).toEqual(["A  /home/kept", "D  /srv/big", "A  /srv/new", "D  /srv/sub"]);
+      const before = sha256(join(box.work, "disk-0.img"));
+      const refused = await box.vm(["restore", "-n", "Q", "--only=/srv/one", "--only=/home"]);
+      expectError(
+        refused,
+        74,
+        /cannot replace \/home: \/home\/kept is immutable [^]*chattr -i -a \/home\/kept/,
+      );
+      expect(sha256(join(box.work, "disk-0.img"))).toBe(before);
       await box.ok(["@restore", "Q", "--only=/srv", "@backup", "D", "--format=qcow2"]);
       expect(await differ("D")).toEqual(["A  /home/kept"]);
       const { stdout } = await box.ok(["snapshots", "ls", "D", "/srv/suid", "--json"]);
       expect(JSON.parse(stdout)).toMatchObject([{ path: "suid", mode: "4755" }]);
       expectError(await box.vm(["restore", "Q", "--only=/none/x"]), 66, /no such file/);
+    });
+
+    test("mount: read-only, by its own rescue, until it is unmounted; the VM is not locked meanwhile", async () => {
+      const point = box.path("point");
+      mkdirSync(point);
+      const mount = box.start(["snapshots", "mount", "Q", "/srv", "point"]);
+      await until("it is mounted", () => mount.stderr().includes("is mounted"));
+      expect(sha256(join(point, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
+      expect(names(point)).toContain("new\nline");
+      expect(readlinkSync(join(point, "loop"))).toBe("loop");
+      expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
+      expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
+      await box.ok(["snapshots", "describe", "Z", "another one"]);
+      expectError(
+        await box.vm(["snapshots", "describe", "Q", "it"]),
+        75,
+        /Q is being read by \S*vm snapshots mount Q/,
+      );
+      await shell(`fusermount3 -u '${point}'`, box.top);
+      expect(await mount.done).toMatchObject({ status: 0 });
+      const killed = box.start(["snapshots", "mount", "Q", "point"]);
+      await until("it is mounted", () => killed.stderr().includes("is mounted"));
+      expect(readlinkSync(join(point, "etc/abs"))).toBe("os-release");
+      expect(readlinkSync(join(point, "srv/out"))).toBe("../../../../etc/passwd");
+      killed.kill("SIGKILL");
+      await untilQuiet(box);
+      expect(names(point)).toEqual([]);
+      await box.ok(["snapshots", "describe", "Q", "was mounted"]);
+      expect(names(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);
     });
 
     test("damaged superblocks end in an error, in bounded time", async () => {
@@ -123,5 +168,5 @@ suite(
       }
     });
   },
-  ["mke2fs"],
+  ["mke2fs", "sshfs", "fusermount3"],
 );

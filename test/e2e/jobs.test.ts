@@ -196,7 +196,7 @@ suite("jobs", () => {
       box.write("early.job", "true\n");
       const result = await box.vm(["job", "early"]);
       expect(result.status).toBe(1);
-      expect(result.stderr).toMatch(/^vm: no good\nvm: the job's early.pre ended with status 1/m);
+      expect(result.stderr).toMatch(/^vm: no good\nvm: the hook early.pre ended with status 1/m);
       expect(existsSync(box.path(".work/.in"))).toBe(false);
     });
 

@@ -25,7 +25,7 @@ const RPM = `vm-${version}-alt1.${rpmArch}.rpm`;
 const INSTALLED = [
   "bin/vm",
   ...["system", "user"].flatMap((manager) =>
-    ["vm-backup@.service", "vm-backup@.timer", "vm-prune@.service", "vm-prune@.timer"].map(
+    ["vm-backup@.service", "vm-backup@.timer", "vm-prune@.service", "vm-prune@.timer", "vm@.service"].map(
       (name) => `lib/systemd/${manager}/${name}`,
     ),
   ),

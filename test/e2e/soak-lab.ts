@@ -129,7 +129,7 @@ export class SoakLab implements Disposable {
       RESTIC_PASSWORD_FILE: join(box.home, "password"),
       HOME: box.home,
     });
-    await this.#save("nothing");
+    await this.save("nothing");
     box.write("vm.defaults", "# Nothing that changes anything.\n-rtc base=utc\n");
     await this.ok([...(this.variant.uefi ? ["--uefi"] : []), "create", "G"]);
     this.known.set("fresh", await this.#workContent());
@@ -148,9 +148,9 @@ export class SoakLab implements Disposable {
     await this.ok(["snapshots", "push", "A"]);
     await this.change();
     this.known.set("work", await this.#workContent());
-    await this.#save("whole");
+    await this.save("whole");
     await this.ok(["destroy"]);
-    await this.#save("gone");
+    await this.save("gone");
   }
 
   /** Changes both disks and the settings, like a run. */
@@ -172,7 +172,7 @@ export class SoakLab implements Disposable {
     rmSync(join(work, "FIRSTTIME"), { force: true });
   }
 
-  async #save(template: SoakTemplate): Promise<void> {
+  async save(template: SoakTemplate): Promise<void> {
     await must(["cp", "-a", "--reflink=auto", this.box.top, join(this.store, template)]);
   }
 

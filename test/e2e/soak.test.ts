@@ -6,6 +6,7 @@ import { afterAll, expect, test } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { EXPORT_SCENARIOS, sweepExportKills } from "./export-faults.ts";
+import { FILE_SCENARIOS, sweepFileKills } from "./file-faults.ts";
 import { sweepFlips } from "./flip-faults.ts";
 import { sweepChanges } from "./changed-machine.ts";
 import { binary } from "./harness.ts";
@@ -80,6 +81,14 @@ suiteInTurn(1)(
       expect(points).toBe(names.length);
     });
 
+    testInTurn(5, 8)("kill -9 at random times of getting and restoring files", async () => {
+      const names = sampled(FILE_SCENARIOS, 0, 2, turnsOf(8));
+      const wanted = (name: string): boolean => names.includes(name.split(":")[1]!);
+      const { wrong, points } = await collect((sweep) => sweepFileKills({ ...sweep, wanted }, 1));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(names.length);
+    });
+
     testInTurn(3, 8)("changes at random to its hardware while it runs", async () => {
       const { wrong, points } = await collect((sweep) =>
         sweepChanges(sweep, { changes: 12, each: 6, uefi: isTurn(3, 16) }),
@@ -114,6 +123,7 @@ suiteInTurn(1)(
           "export:import pipe:full copies",
           "export:export OVA:full vm1",
           "full:merge:tmpdir:calls",
+          "files:restore only:full tmp",
         ]
           // Two of them at each turn.
           .filter((_, index) => isTurn(index % 2 ? 7 : 15, 16))

@@ -129,9 +129,10 @@ export function configure(box: Sandbox, text: string, name = "vm.conf"): void {
   writeFileSync(join(box.home, ".config", name), text);
 }
 
-/** Every file below a directory with its mode and content. */
+/** Every file below a directory with its mode and content, without the history of events. */
 export function listing(directory: string, below = ""): string[] {
   return names(join(directory, below)).flatMap((name) => {
+    if (name === ".local") return [];
     const relative = join(below, name);
     const path = join(directory, relative);
     const stats = lstatSync(path);

@@ -136,6 +136,7 @@ IMAGES=(\n"VIRT=qcow2=disk-0.img"\n"VIRT=raw=../outside/victim"\n"VIRT=raw=other
       const { stdout } = await box.ok(["status", "--json"], { cwd: dir });
       const reaches = [
         { kind: "share", what: "/", writable: true },
+        { kind: "share", what: "/etc" },
         { kind: "share", what: "@MEDIA@/x", writable: true },
         { kind: "image", what: victim, writable: true },
         { kind: "base", what: victim },

@@ -12,7 +12,9 @@ import {
   type FileEntry,
 } from "../../src/files/listing.ts";
 import { parseFilesRequest, validateGuestPath } from "../../src/files/request.ts";
-import { validateOnly } from "../../src/files/put.ts";
+import { validateOnly, withoutNested } from "../../src/files/put.ts";
+import { nameAsInGuest } from "../../src/files/run.ts";
+import { parseRefused } from "../../src/files/unpack.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const record = (path: string | Buffer, facts = "f 644 0 0 5 1700000000.5 "): Buffer =>
@@ -109,7 +111,9 @@ describe("differences of listings", () => {
 
   test("with checksums the contents decide, without them the time", () => {
     const touched = "f 644 0 0 5 1700000001.5 ";
-    expect(changes([entry("a")], [entry("a", touched)])).toEqual(["M a"]);
+    expect(changes([entry("a")], [entry("a", touched)])).toEqual(["t a"]);
+    expect(changes([entry("a")], [entry("a", "l 777 0 0 5 1 x")])).toEqual(["T a"]);
+    expect(changes([entry("a")], [entry("a", "d 755 0 0 5 1 ")])).toEqual(["T a"]);
     const summed = (facts: string | undefined, sum: string): FileEntry => ({ ...entry("a", facts), sum });
     expect(changes([summed(undefined, "1")], [summed(touched, "1")])).toEqual([]);
     expect(changes([summed(undefined, "1")], [summed(undefined, "2")])).toEqual(["M a"]);
@@ -120,14 +124,14 @@ describe("differences of listings", () => {
 });
 
 test.each(["/", "/etc/fstab", "disk-0p1:/a", "vg-root:/", "/a:b"])("%p is a path in a guest", (path) =>
-  expect(() => validateGuestPath(path)).not.toThrow(),
+  expect(() => validateGuestPath(path, "S2")).not.toThrow(),
 );
 test.each(["", "etc", "-x:/a", "a b:/c", "disk-0:etc", `/${"x".repeat(4095)}`, "/a\0b"])(
   "%p is none (exit 64)",
-  (path) => expect(() => validateGuestPath(path)).toThrow(/as a path in the guest/),
+  (path) => expect(() => validateGuestPath(path, "S2")).toThrow(/as a path in the guest/),
 );
 test.each(["/", "//", "/.", "disk-0:/", "/.."])("restore --only refuses %p", (path) =>
-  expect(() => validateOnly([path])).toThrow(/whole filesystem/),
+  expect(() => validateOnly([path], undefined)).toThrow(/whole filesystem/),
 );
 
 describe("words", () => {
@@ -162,4 +166,32 @@ describe("words", () => {
     [{ action: "diff", name: ["S0", "S1"], checksum: true }],
     [{ action: "diff", name: ["S0"], files: true }],
   ])("%j is refused", (args) => expect(() => parseFilesRequest(args)).toThrow());
+});
+
+const named = (line: string): string => nameAsInGuest(line, ["/etc/x", "disk-1:/y"]);
+test("messages of the rescue's programs name files as the guest has them", () => {
+  expect(named("rm: cannot remove '/mnt/system1/srv/a': no")).toBe("rm: cannot remove '/srv/a': no");
+  expect(named("mv: '/run/volumes/vg-data/a' to '/run/volumes/vg-data/b'")).toBe(
+    "mv: 'vg-data:/a' to 'vg-data:/b'",
+  );
+  expect(named("tar: 1/sub: Cannot open")).toBe("tar: disk-1:/y/sub: Cannot open");
+  expect(named("tar: 7/sub: Cannot open")).toBe("tar: 7/sub: Cannot open");
+});
+
+test("paths within others are restored once", () =>
+  expect(withoutNested(["/a/b", "/a/", "/a", "/ab", "d:/a", "/c//d", "/c/d/e"])).toEqual([
+    "/a/",
+    "/ab",
+    "d:/a",
+    "/c//d",
+  ]));
+
+test("tar's complaints: names that cannot be on the host's filesystem, and others", () => {
+  const end = "tar: Exiting with failure status due to previous errors\n";
+  const long = "/usr/bin/tar: 0/a: Cannot mkdir: File name too long\n";
+  expect(parseRefused(`${long}tar: 0/a/b: Cannot open: No such file or directory\n${end}`)).toEqual(["0/a"]);
+  expect(parseRefused(`tar: 0/b: Cannot create symlink to 'x': Invalid argument\n${end}`)).toEqual(["0/b"]);
+  expect(parseRefused(`${long}tar: 0/c/b: Cannot open: No such file or directory\n${end}`)).toBeUndefined();
+  expect(parseRefused(`${long}tar: 0/d: Cannot write: No space left on device\n${end}`)).toBeUndefined();
+  expect(parseRefused("")).toBeUndefined();
 });

@@ -3,7 +3,7 @@ import * as streams from "../../src/lib/standard-streams.ts";
 import { beginChild, beginStep, noteShown, watchActivity } from "../../src/lib/activity.ts";
 import { setQuiet } from "../../src/lib/log.ts";
 
-const LIMITS = { firstMs: 20, nextMs: 200 };
+const LIMITS = { firstMs: 20, nextMs: 200, sameMs: 500 };
 const written = spyOn(streams, "writeError").mockImplementation(() => true);
 
 /** A clock that only `pass` moves. */
@@ -38,6 +38,14 @@ describe("long work", () => {
       pass(320);
     });
     expect(lines).toEqual(["verify S0\n", "verify S1\n"]);
+  });
+
+  test("whose line reads the same is reported less often", () => {
+    const lines = linesOf(() => {
+      using _step = beginStep(() => "waiting for the guest's agent");
+      pass(20 + 500 + 500 + 400);
+    });
+    expect(lines).toHaveLength(3);
   });
 
   test("of several steps is reported on one line, outermost first", () => {

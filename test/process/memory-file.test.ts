@@ -41,7 +41,7 @@ describe("copySparse", () => {
     const from = temp.path("from");
     writeFileSync(from, Buffer.alloc(70 * MIB, "data"));
     truncateSync(from, 71 * MIB);
-    expect(await copy(from, temp.path("to"))).toBeGreaterThanOrEqual(70 * MIB);
+    await copy(from, temp.path("to"));
     expect(readFileSync(temp.path("to")).equals(readFileSync(from))).toBe(true);
   });
 

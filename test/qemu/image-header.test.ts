@@ -73,6 +73,7 @@ describe("a qcow2 header", () => {
       virtualBytes: 1 << 24,
       corrupt: false,
       dataFile: false,
+      newer: false,
       internalSnapshots: 2,
       tables: [
         { name: "L1 table", start: 3 << 16, end: END },

@@ -1,12 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync } from "node:fs";
-import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "../../src/qemu/jail.ts";
+import { buildJailArgv, findJailFailure, readJailedPid, signalOfStatus, type Jail } from "../../src/qemu/jail.ts";
 import { pathsOfDirectory, viewOf } from "../../src/qemu/jail-view.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 const ROOT: Jail["root"] = {
   bwrap: "/usr/bin/bwrap",
   offline: true,
+  forget: () => {},
   view: () => ({
     paths: [
       { path: "/usr", access: "read" },
@@ -74,6 +75,15 @@ test.each([
   [null, undefined],
 ])("bwrap's status %p is the signal %p", (status, signal) => {
   expect(signalOfStatus(status)).toBe(signal);
+});
+
+test.each([
+  ["bwrap: Can't find source path /x: No such file or directory\n", "Can't find source path /x: No such file or directory"],
+  ["a line\n  bwrap: execvp qemu: No such file or directory", "execvp qemu: No such file or directory"],
+  ["bwrap: a warning\nqemu: could not open disk", undefined],
+  ["", undefined],
+])("the failure of the jail in %j", (output, reason) => {
+  expect(findJailFailure(output)).toBe(reason);
 });
 
 describe("the root", () => {

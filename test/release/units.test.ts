@@ -1,7 +1,8 @@
-/** The units of the packages are those of `vm timer`, except for the instance. */
+/** The units of the packages are those of `vm timer` and `vm autostart`, except for the instance. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { buildUnit } from "../../src/lifecycle/autostart/unit.ts";
 import { buildUnits } from "../../src/host/timer/units.ts";
 
 const packaged = (name: string): string =>
@@ -43,4 +44,28 @@ test.each(["backup", "prune"] as const)("vm-%s@", (kind) => {
       .replace(" vm-backup@%i.service", ""),
   );
   expect(own).toEqual(lines(unquoted(service.text)));
+});
+
+test("vm@", () => {
+  const plan = {
+    directory: "/srv/vm",
+    guest: "",
+    order: 50,
+    delaySeconds: 0,
+    restart: false,
+    wait: null,
+    stopSeconds: 60,
+    program: "/usr/bin/vm",
+    env: {},
+    working: "/srv/vm",
+  };
+  const written = lines(unquoted(buildUnit({ plan, system: true, after: [] })));
+  const own = lines(packaged("vm@.service")).map((line) =>
+    line
+      .replace(":/usr/local/bin/vm -d %f ", "/usr/bin/vm -d /srv/vm ")
+      // Of both managers.
+      .replace("default.target", "multi-user.target"),
+  );
+  // What only the unit of one VM has.
+  expect(own).toEqual(written.filter((line) => !/RequiresMountsFor=|^\[X-/.test(line)));
 });

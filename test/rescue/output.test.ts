@@ -40,7 +40,7 @@ test("prints the log as it grows, once and completely, and reports start and end
   let text = "";
   const events: string[] = [];
   const seen = { started: () => void events.push("started"), finished: () => void events.push("finished") };
-  using watch = new OutputWatch(temp.top, seen, async (piece) => {
+  using watch = new OutputWatch(temp.top, new ToldStatus(temp.top), seen, async (piece) => {
     await Bun.sleep(1);
     text += Buffer.from(piece).toString();
   });
@@ -59,7 +59,7 @@ test("writes what the rescue says by its channel, in place of what the job has l
   using temp = new Temp();
   const told = new ToldStatus(temp.top);
   mkdirSync(temp.path("STATUS/below"), { recursive: true });
-  for (const line of ["status", "status 1000", "status 7 ", "ready"]) told.hear(line);
+  for (const line of ["status", "status 1000", "status 256", "status 7 ", "ready"]) told.hear(line);
   expect([told.isComplete, existsSync(temp.path("STARTED"))]).toEqual([false, false]);
   told.hear("started");
   expect(readFileSync(temp.path("STARTED"), "utf8")).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n$/);
@@ -74,12 +74,28 @@ test("writes what the rescue says by its channel, in place of what the job has l
   ]);
 });
 
-test("what cannot be written is not told", () => {
+test("what cannot be written counts nevertheless", () => {
   using temp = new Temp();
   const told = new ToldStatus(temp.path("nosuch"));
   told.hear("started");
+  told.hear("status 9");
+  expect([told.isComplete, told.started, told.status]).toEqual([true, true, 9]);
+});
+
+test("of a rescue that tells by its channel, files of its job count no more", () => {
+  using temp = new Temp();
+  const told = new ToldStatus(temp.top);
+  for (const name of ["STARTED", "STATUS"]) temp.write(name, "0\n");
+  expect([told.started, told.status]).toEqual([true, 0]);
+  // Not without the start.
   told.hear("status 0");
   expect(told.isComplete).toBe(false);
+  told.hear("started");
+  temp.write("STATUS", "0\n");
+  expect(told.status).toBeUndefined();
+  told.hear("status 7");
+  temp.write("STATUS", "0\n");
+  expect([told.isComplete, told.status]).toEqual([true, 7]);
 });
 
 test("does not follow a log that is a symlink", async () => {
@@ -87,9 +103,14 @@ test("does not follow a log that is a symlink", async () => {
   temp.write("secret", "the secret\n");
   symlinkSync(temp.path("secret"), temp.path("job.log"));
   let text = "";
-  using watch = new OutputWatch(temp.top, { started: () => {}, finished: () => {} }, async (piece) => {
-    text += Buffer.from(piece).toString();
-  });
+  using watch = new OutputWatch(
+    temp.top,
+    new ToldStatus(temp.top),
+    { started: () => {}, finished: () => {} },
+    async (piece) => {
+      text += Buffer.from(piece).toString();
+    },
+  );
   await watch.drain();
   expect(text).toBe("");
 });

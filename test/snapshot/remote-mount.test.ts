@@ -1,13 +1,21 @@
 /** The repository read in place, by the installed restic. */
 import { afterEach, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { exec, findProgram, start } from "../../src/process/exec.ts";
 import { findFusermount, listFuseMounts, parseFuseMounts, unmountFuse } from "../../src/process/mounts.ts";
 import { VmError } from "../../src/lib/errors.ts";
-import { mountRepository, requireFuse } from "../../src/snapshot/remote/mount.ts";
+import { mountRepository, requireFuse, requireReadable } from "../../src/snapshot/remote/mount.ts";
 import { requireValidRemote } from "../../src/snapshot/remote/fetch.ts";
-import type { Repository } from "../../src/snapshot/remote/restic.ts";
+import { explainDamage, type Repository } from "../../src/snapshot/remote/restic.ts";
 import { makeTemporary } from "../../src/store/temporary.ts";
 import { recoverWork } from "../../src/store/recover.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -34,6 +42,7 @@ async function makeRepository(
     run,
     start: (words, options) => start(["restic", ...words], { ...options, env }),
     failure: (what, { stderr }) => new VmError("io", `${what}: ${stderr}`),
+    damage: (what, logged) => explainDamage(what, logged, join(top, "repo")),
   };
   await run(["init"], { what: "init" });
   const backups = join(top, "backups");
@@ -85,6 +94,27 @@ fuseTest("restic's failure is the error, and nothing is mounted", async () => {
   using temporary = makeTemporary("/vm", top.top);
   expect(mountRepository(repository, temporary.dir)).rejects.toThrow(/wrong password/);
 });
+
+fuseTest(
+  "lost data of the repository ends in an error that names it, within seconds",
+  async () => {
+    using top = new Temp();
+    const { repository, id } = await makeRepository(top.top, { "guest.env": "MEMORY=64M\n" });
+    using temporary = makeTemporary("/vm", top.top);
+    renameSync(join(top.top, "repo/data"), join(top.top, "data"));
+    const mounted = await mountRepository(repository, temporary.dir);
+    const started = performance.now();
+    try {
+      await expect(requireReadable(repository, mounted, join(mounted.point, id))).rejects.toThrow(
+        /data of the repository \S+\/repo is missing or damaged/,
+      );
+    } finally {
+      await mounted.end();
+    }
+    expect(performance.now() - started).toBeLessThan(40_000);
+  },
+  60_000,
+);
 
 test("without FUSE the error has a reason that callers can decide by", () => {
   process.env.PATH = "/nowhere";

@@ -235,7 +235,8 @@ describe("resolveWork refuses", () => {
     mkdirSync(place.host);
     const error = await failureOf(() => resolveWork(moved));
     expect(error.exitCode).toBe(74);
-    expect(error.hint).toContain(`ln -sfn ${moved} ${dir}/.host`);
+    expect(error.hint).toStartWith(`if the VM was moved here: ln -sfn ${moved} ${dir}/.host; `);
+    expect(error.hint).not.toMatch(/\brm /);
     expect(repointHost(place.host)).toEqual({ state: "none" });
     rmdirSync(place.host);
     expect(repointHost(moved)).toMatchObject({ movedFrom: place.host });

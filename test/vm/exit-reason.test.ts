@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { symlinkSync } from "node:fs";
-import { inferEnd } from "../../src/vm/exit-reason.ts";
+import { symlinkSync, utimesSync } from "node:fs";
+import { describeEnded, inferEnd } from "../../src/vm/exit-reason.ts";
 import { unrecordedEnd } from "../../src/vm/record-exit.ts";
 import type { RunEnd } from "../../src/store/mark-types.ts";
 import { VmError } from "../../src/lib/errors.ts";
@@ -51,6 +51,22 @@ test.each([
   using temp = new Temp();
   temp.write("qemu.log", log);
   expect(inferEnd(temp.top, RUN)).toMatchObject({ end, how });
+});
+
+test("the end of a killed qemu is not before the last sign of it, and said to be so", () => {
+  using temp = new Temp();
+  const at = new Date(Date.now() - 60_000);
+  for (const [name, seconds] of [
+    ["events.out", 0],
+    ["console.log", 20],
+    ["disk-0.img", 10],
+  ] as const) {
+    temp.write(name, "");
+    utimesSync(temp.path(name), at, new Date(at.getTime() + seconds * 1000));
+  }
+  const ended = inferEnd(temp.top, { started: at.toISOString() });
+  expect(ended.at).toEqual(new Date(at.getTime() + 20_000));
+  expect(describeEnded(ended)).toBe("qemu was killed, at this time or later");
 });
 
 test.each(["events.out", "qemu.log"])("a record that is not a regular file (%s) is ignored", (name) => {

@@ -34,6 +34,8 @@ async function listAll(source: CandidateSource, stem: string, context: ProcessFa
       return (await import("./settings.ts")).jobCandidates(context);
     case "profiles":
       return (await import("./settings.ts")).profileCandidates(context);
+    case "labels":
+      return (await import("./settings.ts")).labelCandidates(context, source.at);
     case "directories":
       return files(stem, context, () => false);
     case "files": {

@@ -4,6 +4,7 @@ import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invoc
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import type { Command, CommandOption } from "../command.ts";
 import { COMMANDS, OLD_NAMES } from "../registry.ts";
+import { takesLabels } from "../selecting.ts";
 import { argumentValues, settingValues, type CandidateSource, type Values } from "./values.ts";
 
 /** The candidates at the cursor. */
@@ -88,6 +89,7 @@ function optionPlace<T extends OptShape & { help: string }>(
 }
 
 function globalValues({ effect }: OptionSpec, value: string): Values {
+  if (effect.kind === "label") return { skip: 0, sources: [{ kind: "labels", at: "" }] };
   if (effect.kind === "hostdir") return { skip: 0, sources: [{ kind: "directories" }] };
   return effect.kind === "flag" ? NOTHING : settingValues(effect.setting, value);
 }
@@ -164,7 +166,8 @@ function argumentPlace(command: Command, index: number, current: string): Cursor
   const { skip, sources } = positional ? argumentValues(positional, current) : NOTHING;
   if (positional?.required || positional?.rest || skip > 0) return { skip, sources };
   const next = commandNames(COMMANDS.keys(), "@");
-  if (current.startsWith("@")) return { skip: 0, sources: [next] };
+  const labels: CandidateSource[] = takesLabels(command.name) ? [{ kind: "labels", at: "@" }] : [];
+  if (current.startsWith("@")) return { skip: 0, sources: [next, ...labels] };
   // Without an `@` every command would be listed twice.
   return { skip: 0, sources: [...sources, current === "" ? next : commandNames(OLD_NAMES, "")] };
 }

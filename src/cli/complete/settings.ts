@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { listJobs } from "../../rescue/find-job.ts";
 import { listProfiles } from "../../rescue/profiles.ts";
+import { listLabels } from "../../vm/all.ts";
 import type { ProcessFacts } from "../../vm/context.ts";
 import { numberImages } from "../../vm/disks.ts";
 import { findHostdir, openVm } from "../../vm/find.ts";
@@ -33,3 +34,10 @@ export async function diskCandidates(facts: ProcessFacts): Promise<Candidate[]> 
   const numbers = numberImages(settings);
   return settings.IMAGES.map(({ path }, index) => ({ text: String(numbers[index]), help: path }));
 }
+
+/** Labels of VMs. @param at what stands in front of each */
+export const labelCandidates = async (facts: ProcessFacts, at: string): Promise<Candidate[]> =>
+  (await listLabels(facts, await profilesOf(facts))).map((label) => ({
+    text: at + label,
+    help: "VMs with this label",
+  }));

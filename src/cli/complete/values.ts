@@ -21,6 +21,8 @@ export interface Candidate {
 /** A source of candidates. */
 export type CandidateSource =
   | { kind: "words"; words: Candidate[] }
+  /** Labels of VMs, behind `at`. */
+  | { kind: "labels"; at: string }
   | { kind: "snapshots" | "disks" | "jobs" | "profiles" | "directories" }
   /** Includes directories, which may contain such files. */
   | { kind: "files"; suffix?: string };

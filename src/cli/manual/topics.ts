@@ -7,7 +7,9 @@ import { ARCHES, type Arch } from "../../machine/types.ts";
 import { formatSince, QEMU_FEATURES } from "../../qemu/features.ts";
 
 import { describeSlot, PLACES, type Role } from "../../qemu/layout.ts";
+import { VM_EVENTS } from "../../store/history.ts";
 import { WORK } from "../../store/layout.ts";
+import { VM_HOOKS } from "../../vm/hooks.ts";
 
 /** A paragraph, an item (its name, and what it means), or lines to type. */
 export type Block = string | readonly [name: string, text: string] | { typed: readonly string[] };
@@ -59,7 +61,7 @@ export const TOPICS: readonly Topic[] = [
       "`restore` makes new working files beside the old ones and replaces these in one step. With `--inplace` that step is several renames; if interrupted, the next command completes it.",
       "`backups` may be a symlink to another filesystem. While that is not mounted, commands fail (74). Directories without a snapshot's files, such as `lost+found`, are ignored.",
       "Snapshots that an earlier program made have no checksums; `verify` says so. Parents are recorded by id and checksum. HOSTDIR may be moved or renamed.",
-      "For cron: `--quiet` prints only warnings and errors; one line goes to the journal in any case. `--lock-timeout` waits for the VM's lock. If neither stdin nor stderr is a terminal, helper programs run with idle priority. Work that takes long logs its progress every 30 s.",
+      "For cron: `--quiet` prints only warnings and errors; one line goes to the journal in any case. `--lock-timeout` waits for the VM's lock. If neither stdin nor stderr is a terminal, helper programs run with idle priority. Work that takes long logs its progress every 30 s, and every minute where that reads the same.",
     ],
   },
   {
@@ -91,6 +93,27 @@ export const TOPICS: readonly Topic[] = [
       ],
       ["`0/disk-0.qcow2` …", "the files of each snapshot in the order of `files`, as in `backups/`"],
       ["`SHA256SUMS`", "a line for each member before it; then two blocks of zeroes, and nothing after them"],
+    ],
+  },
+  {
+    title: "EVENTS",
+    blocks: ["What `PROG events` shows, and the member `event` of its JSON:", ...Object.entries(VM_EVENTS)],
+  },
+  {
+    title: "HOOKS",
+    blocks: [
+      "`HOOK.hook` in HOSTDIR, else in `~/PROG/scripts/jobs`, is a bash script that runs on this host, in HOSTDIR, sourced with `-efu` and the settings as variables, as a job's hooks are. No lock of the VM is held: a hook can call `PROG`, which runs no hooks then (`VM_HOOK` is set). One that another user can write to is refused (78).",
+      ...Object.entries(VM_HOOKS),
+      "A failure of `on-…`, which has a minute, is a warning; hooks of backups have no limit. The end of a run is noticed by the command that waits for it or ends it, else by the next one that changes the VM: that one runs `on-stop` or `on-crash`.",
+      ["VM_PID", "of `on-start`: process ID of qemu"],
+      [
+        "VM_END, VM_HOW",
+        "of `on-stop` and `on-crash`: the word of `lastEnd` in `status --json`, and how, in words",
+      ],
+      [
+        "VM_OUTCOME, VM_SNAPSHOT, VM_STATUS, VM_MESSAGE, VM_BYTES, VM_SECONDS",
+        "of `post-backup`, as of SNAPSHOT_NOTIFY; VM_SNAPSHOT also of `pre-backup`, if a name was given",
+      ],
     ],
   },
   {
@@ -219,18 +242,18 @@ export const TOPICS: readonly Topic[] = [
     title: "TRUST",
     blocks: [
       "A VM's directory is like a Makefile: `run` and `job` do what its owner wrote there. It counts as yours if you or root own it and no other user can write to it (your private group may); the same holds for each of `guest.env`, `PROG.defaults`, jobs and hooks. A foreign directory can only be read: other commands refuse it (73) and name its owner.",
-      "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory: writable shares, images, backing files, directories and commands of forwards, extra arguments, jobs.",
+      "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory by its own settings and those of a saved machine: shares, images, backing files, the CD, other files, networks, ports for other hosts, directories, devices and commands of forwards, extra arguments, jobs.",
       "Names in data files are never paths; only regular files of limited size are read, and no symlinks followed. Text from guests, images and repositories is printed without control characters; `exec` and `console` pass bytes through.",
     ],
   },
   {
     title: "JAIL",
     blocks: [
-      "A guest that takes over its qemu has what that qemu has. With bubblewrap (`bwrap`) and JAIL=auto, the default, that is little: qemus of VMs, jobs, `verify --boot` and backups get mount, PID, IPC and UTS namespaces, a root that holds only `/usr`, the working directory, the images and shares of this VM, `/dev/kvm`, `/dev/urandom` and a `/proc` of its own, none of the caller's environment and descriptors, no new privileges, and no core dumps. In the working directory, qemu writes to disks, UEFI variables, logs and sockets; what else is there is read-only, but new files can be created. Paths are the same as outside.",
+      "A guest that takes over its qemu has what that qemu has. With bubblewrap (`bwrap`) and JAIL=auto, the default, that is little: qemus of VMs, jobs, `verify --boot` and backups get mount, PID, IPC and UTS namespaces, a root that holds only `/usr`, the working directory, the images and shares of this VM, `/dev/kvm`, `/dev/urandom` and a `/proc` of its own, none of the caller's environment and descriptors, no new privileges, and no core dumps. In the working directory, qemu writes to disks, UEFI variables, logs and sockets. What else is there when it starts is read-only; but it can create files, and change those that a command replaces while it runs (`set`). With `--inplace` that is the VM's own directory, with its jobs and hooks: keep working files in TMPDIR, or elsewhere, for guests that you do not trust. Paths are the same as outside.",
       "Without a card on the user-mode network or a tap device, a display on a port and arguments in `PROG.defaults`, qemu has no network at all: passt and networks among VMs work through descriptors. A card for the user-mode network is then added from the next run on.",
       "Started by root, qemu runs as a user of its own for each working directory (from uid 1900000000 on; no account is needed). Its files stay root's: it keeps the capability to open them (CAP_DAC_OVERRIDE), and the root of its own is what separates VMs; for a writable share, CAP_CHOWN, CAP_FOWNER and CAP_FSETID as well; for ports below 1024, CAP_NET_BIND_SERVICE; for a tap device, CAP_NET_ADMIN. Guests cannot create device nodes in shares. With files on NFS, FUSE and other filesystems that other users may not read, it stays root, without other capabilities.",
       "Disks, CDs and snapshots that are added while the guest runs are passed by descriptor. An image added that way must not have a backing file. Name servers that the host gets while a guest runs are used from its next start on.",
-      "`status` shows what confines a running qemu, and why not more; `doctor` what this host can do. Less is in force without bubblewrap, where the kernel or a container forbids namespaces to the caller, for arguments in `PROG.defaults` that name files, displays or networks (no new privileges only), and for those that start a setuid helper (nothing). JAIL=off, or `--no-jail` for one run, starts qemu as it was: for debugging, or a program that is to see qemu's processes. JAIL is read from `PROG.conf` only, not from a VM's `guest.env`.",
+      "`status` shows what confines a running qemu, and why not more; `doctor` what this host can do. Where bubblewrap is installed but does not work, each start warns. Less is in force without bubblewrap, where the kernel or a container forbids namespaces to the caller, for arguments in `PROG.defaults` that name files, displays or networks (no new privileges only), and for those that start a setuid helper (nothing). JAIL=off, or `--no-jail` for one run, starts qemu as it was: for debugging, or a program that is to see qemu's processes. JAIL is read from `PROG.conf` only, not from a VM's `guest.env`.",
     ],
   },
   {

@@ -7,8 +7,10 @@ import { formatTable } from "../../lib/table.ts";
 import { readInForce, usableVm, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
+import { checkAutostart } from "./autostart.ts";
 import { checkPlaces, checkPrograms } from "./host.ts";
 import { checkAging } from "./tmpfiles.ts";
+import { checkLimits } from "./limits.ts";
 import { checkNetworks } from "./networks.ts";
 import {
   checkFirmwares,
@@ -54,6 +56,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...(kvm.state === "ok" ? [checkHugePages(settings)] : []),
     ...checkFirmwares(settings),
     checkNetboot(),
+    checkLimits(),
     ...networks,
     ...exited,
     ...checkVariables(vm),
@@ -62,6 +65,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...rescues,
     ...checkSavedStates(context.cacheDirectory),
     ...checkPlaces(context, settings),
+    checkAutostart(),
     ...checkReaches(context, vm),
     aging,
     ...checkSettings(found.error),

@@ -27,6 +27,7 @@ export async function checkPrograms(context: Context, settings: Settings): Promi
     await checkSwtpm(settings.TPM !== ""),
     checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
     checkProgram({ name: "fusermount3", use: "reading a repository in place", thing: "fuse" }),
+    checkProgram({ name: "sshfs", use: "mounting files of a snapshot", thing: "sshfs" }),
     ...(media === undefined
       ? []
       : [{ name: "check-media", state: "ok", needed: false, use: "external media", detail: media } as const]),

@@ -4,12 +4,13 @@ import { reasonOf, VmError } from "../../lib/errors.ts";
 import { shellQuote } from "../../lib/shell.ts";
 import { formatSize } from "../../lib/size.ts";
 import { counted } from "../../lib/text.ts";
+import { formatTimestamp } from "../../lib/time.ts";
 import { parseArch } from "../../machine/arch.ts";
 import { ARCHES } from "../../machine/types.ts";
 import { findHostProgram } from "../../rescue/build/host.ts";
 import { findKernel } from "../../rescue/build/kernel.ts";
 import { missingUnpacker } from "../../rescue/build/modules.ts";
-import { sumStates } from "../../rescue/warm-state.ts";
+import { listFailed, sumStates } from "../../rescue/warm-state.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import { findRescues } from "../../job/rescue-list.ts";
@@ -63,11 +64,16 @@ async function checkKernel(hostArch: string): Promise<Check> {
 export function checkSavedStates(cache: string | undefined): Check[] {
   const common = { name: "rescue-states", needed: false, use: "jobs that start fast" };
   try {
-    const found = cache === undefined ? undefined : sumStates(cache);
-    if (!found) return [];
+    if (cache === undefined) return [];
+    const failed = listFailed(cache).map(({ path, until }): Check => {
+      const detail = `a saved state could not be used: jobs boot the rescue until ${formatTimestamp(until)}; to try again before: rm ${shellQuote(path)}`;
+      return { ...common, state: "limited", detail };
+    });
+    const found = sumStates(cache);
+    if (!found) return failed;
     const { directory, count, bytes } = found;
     const detail = `${directory}: ${counted(count, "saved state")}, ${formatSize(bytes)}; to remove: rm -r ${shellQuote(directory)}`;
-    return [{ ...common, state: "ok", detail }];
+    return [{ ...common, state: "ok", detail }, ...failed];
   } catch (error) {
     return [{ ...common, state: "limited", detail: oneLine(reasonOf(error)) }];
   }

@@ -9,7 +9,8 @@ import { exec, findProgram } from "../../process/exec.ts";
 import { listDirectory, replaceFile } from "../../store/files.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
-import { runSystemctl, unitDirectory } from "./timer.ts";
+import { runSystemctl, unitDirectory } from "../../vm/systemd.ts";
+import { CANNOT_CHANGE } from "./timer.ts";
 import { unitName } from "./units.ts";
 
 /** Names before and after. */
@@ -62,15 +63,15 @@ async function renameUnits(context: Context, renamed: Renamed, system: boolean):
       writeRenamed(directory, old + suffix, next + suffix, renamed);
   const enabled = [...pairs, ...instances].filter(([old]) => lstatOf(join(wants, `${old}.timer`)));
   if (pairs.length === 0 && enabled.length === 0) return;
-  await runSystemctl(system, "daemon-reload");
+  await runSystemctl(CANNOT_CHANGE, system, "daemon-reload");
   for (const [old, next] of enabled) {
-    await runSystemctl(system, "enable", "--now", `${next}.timer`);
-    await runSystemctl(system, "disable", "--now", `${old}.timer`);
+    await runSystemctl(CANNOT_CHANGE, system, "enable", "--now", `${next}.timer`);
+    await runSystemctl(CANNOT_CHANGE, system, "disable", "--now", `${old}.timer`);
     log.info(`  ${old}.timer is ${next}.timer now`);
   }
   for (const [old] of pairs)
     for (const suffix of [".timer", ".service"]) remove(join(directory, old + suffix));
-  await runSystemctl(system, "daemon-reload");
+  await runSystemctl(CANNOT_CHANGE, system, "daemon-reload");
 }
 
 /** The command that a service of this program runs for a VM; none for any other file. */

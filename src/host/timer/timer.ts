@@ -1,5 +1,5 @@
-import { chmodSync, mkdirSync, realpathSync, statSync } from "node:fs";
-import { basename, isAbsolute, join, resolve } from "node:path";
+import { chmodSync, mkdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { CRON_WORDS, cronFields, quoteForCron } from "../../lib/cron.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
@@ -7,12 +7,15 @@ import { log } from "../../lib/log.ts";
 import { exec, findProgram } from "../../process/exec.ts";
 import { fileError, listDirectory, replaceFile } from "../../store/files.ts";
 import { remove } from "../../store/remove.ts";
-import { lstatOf } from "../../lib/read-file.ts";
 import type { Context } from "../../vm/context.ts";
 import { requireVm } from "../../store/no-vm.ts";
 import { findHostdir, openVm, type Vm } from "../../vm/find.ts";
+import { isSystemdRunning, ownPath, runSystemctl, unitDirectory } from "../../vm/systemd.ts";
 import { buildUnits, type TimerPlan, type Unit } from "./units.ts";
 import { sha256 } from "../../lib/crypto.ts";
+
+/** Start of an error message. */
+export const CANNOT_CHANGE = "cannot change the timer in systemd";
 
 export interface TimerRequest {
   action: "print" | "install" | "remove" | "cron";
@@ -80,7 +83,7 @@ function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest,
     prog,
     hostdir: vm.hostdir,
     guest: vm.settings.GUESTNAME,
-    argv: [ownPath(context), "-d", vm.hostdir, ...words],
+    argv: [ownPath(context, "the timer"), "-d", vm.hostdir, ...words],
     kind:
       words.map((word) => /^[a-z][a-z-]*$/.exec(word)?.[0]).find((word) => word !== undefined) ?? "command",
     when,
@@ -88,21 +91,6 @@ function buildTimerPlan(context: Context, vm: Vm, { words, when }: TimerRequest,
     system,
     uid: system && uid !== 0 ? uid : undefined,
   };
-}
-
-/** The path of this program, by the name it was started under, which determines its settings. */
-function ownPath({ prog, cwd }: Context): string {
-  const { argv0, execPath } = process;
-  const named = argv0.includes("/") ? resolve(cwd, argv0) : findProgram(argv0);
-  try {
-    if (named !== undefined && isAbsolute(named) && realpathSync(named) === realpathSync(execPath))
-      return named;
-  } catch {
-    // The program was renamed or removed meanwhile.
-  }
-  if (basename(execPath) !== prog)
-    log.warn(`the timer will run ${basename(execPath)}: ${prog} no longer exists`);
-  return execPath;
 }
 
 function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
@@ -115,17 +103,8 @@ function cronLine({ hostdir, when, argv, env }: TimerPlan): string {
   return `${cronFields(when, spread)} ${[...settings, ...argv.map(quoteForCron)].join(" ")}\n`;
 }
 
-/** Directory for units of the administrator or the user (systemd.unit(5)). */
-export function unitDirectory({ env, home }: Context, system: boolean): string {
-  if (system) return "/etc/systemd/system";
-  const config = env.XDG_CONFIG_HOME;
-  return join(config && isAbsolute(config) ? config : join(home, ".config"), "systemd/user");
-}
-
-export const runSystemctl = (system: boolean, ...words: string[]): Promise<unknown> =>
-  exec(["systemctl", ...(system ? [] : ["--user"]), ...words], {
-    what: "cannot change the timer in systemd",
-  });
+const changeTimer = (system: boolean, ...words: string[]): Promise<unknown> =>
+  runSystemctl(CANNOT_CHANGE, system, ...words);
 
 async function installUnits(
   directory: string,
@@ -146,12 +125,11 @@ async function installUnits(
     throw fileError("cannot write the timer", error);
   }
   try {
-    await runSystemctl(system, "daemon-reload");
-    await runSystemctl(system, "enable", "--now", timer.name);
+    await changeTimer(system, "daemon-reload");
+    await changeTimer(system, "enable", "--now", timer.name);
   } catch (error) {
     if (isNew) for (const { name } of [service, timer]) remove(join(directory, name));
-    // sd_booted(3)
-    if (lstatOf("/run/systemd/system") || error instanceof SignalError) throw error;
+    if (isSystemdRunning() || error instanceof SignalError) throw error;
     throw new VmError("unavailable", "cannot start the timer: systemd is not running on this host", {
       hint: `use a crontab: ${cronHint(plan)}`,
       cause: error,
@@ -187,8 +165,8 @@ async function removeUnits(directory: string, system: boolean, service: Unit, ti
     throw new VmError("noInput", `cannot remove the timer: ${join(directory, timer.name)} does not exist`, {
       hint: `give the command that it runs: ${commandLine("timer", "--remove", "COMMAND")}; or act as the user that installed it`,
     });
-  if (present.includes(timer.name)) await runSystemctl(system, "disable", "--now", timer.name);
+  if (present.includes(timer.name)) await changeTimer(system, "disable", "--now", timer.name);
   for (const { name } of ours) remove(join(directory, name));
-  await runSystemctl(system, "daemon-reload");
+  await changeTimer(system, "daemon-reload");
   log.success(`${timer.name} removed`);
 }

@@ -21,6 +21,9 @@ export async function runDiskCommand(
     case "remove":
       await (await import("./remove.ts")).removeDisk(context, asked.name, asked.delete);
       return undefined;
+    case "set":
+      await (await import("./limit.ts")).limitDisk(context, asked.name, asked.limits);
+      return undefined;
     case "resize":
       return (await import("./resize.ts")).resizeDisk(context, asked, requireJob);
   }

@@ -8,7 +8,7 @@ import { QmpClient } from "../../qmp/client.ts";
 import { WORK } from "../../store/layout.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Context } from "../../vm/context.ts";
-import { listMachineDisks, type MachineDisk } from "../../vm/disks.ts";
+import { formatDiskLimits, listMachineDisks, type MachineDisk } from "../../vm/disks.ts";
 import { openVm, requireWork } from "../../vm/find.ts";
 import { formatWhen } from "../../vm/status-text.ts";
 import { listStoredDisks, refuseTypedImages } from "./open.ts";
@@ -23,8 +23,13 @@ export async function listDisks(context: Context, json: boolean): Promise<void> 
   const attached = await findRunningDisks(work);
   const disks = listMachineDisks(vm, await listStoredDisks(context, vm, work), attached);
   if (json) return context.print(toJson(disks));
-  const rows = disks.toSorted((a, b) => a.number - b.number).map(formatRow);
-  context.print(rows.length === 0 ? "" : formatTable([HEAD, ...rows]));
+  const sorted = disks.toSorted((a, b) => a.number - b.number);
+  const limits = sorted.map(formatDiskLimits);
+  // Only where there are some.
+  const withLimits = (cells: string[], text: string): string[] =>
+    limits.every((one) => one === "") ? cells : cells.toSpliced(-1, 0, text);
+  const rows = sorted.map((disk, index) => withLimits(formatRow(disk), limits[index]!));
+  context.print(rows.length === 0 ? "" : formatTable([withLimits(HEAD, "LIMITS"), ...rows]));
 }
 
 const formatRow = ({ number, image, bus, format, attached, stored, ...sizes }: MachineDisk): string[] => [

@@ -13,6 +13,7 @@ import type { StoredDisk } from "../../vm/disks.ts";
 import type { Vm } from "../../vm/find.ts";
 import type { SettingChanges } from "../../vm/store-settings.ts";
 import { unplugDevice, waitForRelease } from "../unplug.ts";
+import { recordLimits, replaceLimit } from "./limit.ts";
 import { findStored, listStoredDisks, withMachine, type Changing } from "./open.ts";
 import { recordDisks, storeDisks } from "./store.ts";
 
@@ -45,7 +46,9 @@ export async function removeDisk(context: Context, name: string, deletes: boolea
     if (qmp) await detach(changing, qmp, disk, stored, hint);
     if (disk.own) beginDiskChange(work.dir, image);
     try {
-      storeDisks(vm, COMMAND, rest, withoutFormat(vm, disk));
+      const limits = replaceLimit(vm.settings.DISK_LIMITS, disk.number, undefined);
+      storeDisks(vm, COMMAND, rest, { ...withoutFormat(vm, disk), ...limits });
+      if (qmp) recordLimits(work, limits);
     } catch (error) {
       if (disk.own) endDiskChange(work.dir, image);
       throw error;

@@ -1,3 +1,4 @@
+import { parseRate } from "../../config/machine-values.ts";
 import { parseAction } from "../../lib/action.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { usageError, type VmError } from "../../lib/errors.ts";
@@ -24,10 +25,17 @@ export interface SizeRequest {
   text: string;
 }
 
+/** New limits; absent: as before, 0: none. */
+export interface LimitRequest {
+  iops?: number;
+  bytesPerSecond?: number;
+}
+
 export type DiskCommand =
   | { action: "list"; json: boolean }
   | { action: "add"; disk: AddRequest }
   | { action: "remove"; name: string; delete: boolean }
+  | { action: "set"; name: string; limits: LimitRequest }
   | { action: "resize"; name: string; size: SizeRequest; filesystem: boolean };
 
 /** Arguments of `disk`. */
@@ -38,6 +46,8 @@ export interface DiskArgs {
   json?: boolean | undefined;
   delete?: boolean | undefined;
   fs?: boolean | undefined;
+  iops?: string | undefined;
+  bps?: string | undefined;
 }
 
 const diskUsageError = (message: string, hint = commandLine("disk", "-h")): VmError =>
@@ -49,6 +59,7 @@ const WORDS: Record<DiskAction, { name?: string; size?: string }> = {
   add: { name: "SIZE, TYPE=SIZE or TYPE=[FMT=]PATH" },
   remove: { name: "NAME" },
   resize: { name: "NAME", size: "SIZE" },
+  set: { name: "NAME" },
 };
 
 /** @throws 64 for an invalid combination */
@@ -65,7 +76,12 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
   if (args.json && action !== "list") throw diskUsageError(`disk ${action} takes no --json`);
   if (args.delete && action !== "remove") throw diskUsageError(`disk ${action} takes no --delete`);
   if (args.fs && action !== "resize") throw diskUsageError(`disk ${action} takes no --fs`);
+  for (const option of ["iops", "bps"] as const)
+    if (args[option] !== undefined && action !== "set")
+      throw diskUsageError(`disk ${action} takes no --${option}`);
   switch (action) {
+    case "set":
+      return { action, name, limits: parseLimits(args) };
     case "list":
       return { action, json: args.json === true };
     case "add":
@@ -75,6 +91,26 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
     case "resize":
       return { action, name, size: parseNewSize(size), filesystem: args.fs === true };
   }
+}
+
+function parseLimits({ iops, bps }: DiskArgs): LimitRequest {
+  if (iops === undefined && bps === undefined)
+    throw diskUsageError(
+      "disk set: --iops or --bps is missing",
+      commandLine("disk", "set", "0", "--iops=500"),
+    );
+  const parse = (name: "iops" | "bps", text: string): number => {
+    const value = /^0?$/.test(text) ? 0 : parseRate(name, text);
+    if (value !== undefined) return value;
+    throw diskUsageError(
+      `--${name}: '${text}' is not allowed`,
+      `allowed: ${name === "iops" ? "a whole number" : "a size like 20M"}, or 0 for no limit`,
+    );
+  };
+  return {
+    ...(iops !== undefined && { iops: parse("iops", iops) }),
+    ...(bps !== undefined && { bytesPerSecond: parse("bps", bps) }),
+  };
 }
 
 function parseAdded(text: string): AddRequest {

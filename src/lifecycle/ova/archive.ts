@@ -1,6 +1,7 @@
 import { closeSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
 import { MAX_SMALL_BYTES, openForReading } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
 import { parseTarHeader, TAR_BLOCK, tarPadding, type TarMember } from "../../lib/tar.ts";
@@ -15,8 +16,10 @@ import { parseOvfDescriptor, type OvfDescriptor } from "./descriptor.ts";
 const MOST_MEMBERS = 1000;
 const MAX_PAX_BYTES = 1 << 16;
 
-const refuseOva = (reason: string): VmError => new VmError("io", `refusing the OVA: ${reason}`);
-const truncatedOva = (): VmError => refuseOva("it is truncated");
+const refuseOva = (reason: string, hint?: string): VmError =>
+  new VmError("io", `refusing the OVA: ${reason}`, { hint });
+const truncatedOva = (): VmError =>
+  refuseOva("it is truncated", "run the command again with all of it: nothing is kept of the part");
 
 const readWholly = (source: ByteSource, bytes: number): Promise<Buffer> =>
   readExactly(source, bytes, truncatedOva);
@@ -50,12 +53,17 @@ function parsePax(content: Buffer): { name?: string; bytes?: number } {
   return found;
 }
 
-/** The next member that is a file; undefined at the end of the archive. */
+const isZero = (block: Buffer): boolean => block.every((byte) => byte === 0);
+
+/** The next member that is a file; undefined at the end of the archive, which has two blocks of zeroes. @throws 74 */
 async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
   const before: { name?: string; bytes?: number } = {};
   for (let count = 0; count < MOST_MEMBERS; count++) {
     const block = await readWholly(source, TAR_BLOCK);
-    if (block.every((byte) => byte === 0)) return undefined;
+    if (isZero(block)) {
+      if (isZero(await readWholly(source, TAR_BLOCK))) return undefined;
+      throw refuseOva("its end is damaged");
+    }
     const member = parseTarHeader(block);
     if (!member) throw refuseOva("it is not a tar archive, or damaged");
     if (member.type === "x")
@@ -76,8 +84,24 @@ async function nextMember(source: ByteSource): Promise<TarMember | undefined> {
   throw refuseOva("it has too many members");
 }
 
+/** The first member of an OVA. */
+export interface OvaHead {
+  /** Name of the descriptor. */
+  name: string;
+  text: Buffer;
+  descriptor: OvfDescriptor;
+}
+
+/** @throws 74 if it is no OVA, or its descriptor is damaged */
+export async function readOvaHead(source: ByteSource): Promise<OvaHead> {
+  const first = await nextMember(source);
+  if (!first?.name.toLowerCase().endsWith(".ovf")) throw refuseOva("its first member is no OVF descriptor");
+  const text = await readSmallMember(source, first, MAX_SMALL_BYTES);
+  return { name: first.name, text, descriptor: parseOvfDescriptor(text.toString()) };
+}
+
 /**
- * Unpacks the descriptor and the disks, and compares them with the manifest if there is one.
+ * Unpacks the disks, and compares them and the descriptor with the manifest if there is one.
  * @param staged a new directory of this user, for them
  * @throws 73 without space, 74 if it is damaged, truncated, or has anything but plain files
  */
@@ -85,14 +109,11 @@ export async function unpackOva(
   context: Context,
   source: ByteSource,
   staged: string,
-): Promise<OvfDescriptor> {
-  const first = await nextMember(source);
-  if (!first?.name.toLowerCase().endsWith(".ovf")) throw refuseOva("its first member is no OVF descriptor");
-  const text = await readSmallMember(source, first, MAX_SMALL_BYTES);
-  writeNew(join(staged, first.name), text);
-  const descriptor = parseOvfDescriptor(text.toString());
-  const wanted = new Set(descriptor.disks.flatMap(({ file }) => file ?? []));
-  const seen = new Set([first.name]);
+  head: OvaHead,
+): Promise<void> {
+  writeNew(join(staged, head.name), head.text);
+  const wanted = new Set(head.descriptor.disks.flatMap(({ file }) => file ?? []));
+  const seen = new Set([head.name]);
   let manifest: string | undefined;
   for (let member = await nextMember(source); member; member = await nextMember(source)) {
     const { name, bytes } = member;
@@ -106,8 +127,7 @@ export async function unpackOva(
   }
   const missing = [...wanted].find((name) => !seen.has(name));
   if (missing !== undefined) throw refuseOva(`${missing} is missing`);
-  if (manifest !== undefined) await compareManifest(staged, manifest, [first.name, ...wanted]);
-  return descriptor;
+  if (manifest !== undefined) await compareManifest(staged, manifest, head.name, [...wanted]);
 }
 
 async function unpackMember(
@@ -133,12 +153,19 @@ async function unpackMember(
 /** `SHA256(disk.vmdk)= 01ab…`: OVF 1.0 has SHA1, 2.0 others. Some programs write blanks before the name. */
 const MANIFEST_LINE = /^(SHA(?:1|256|384|512))\s?\((.+)\)\s?=\s*([0-9a-f]{40,128})$/i;
 
-async function compareManifest(staged: string, text: string, names: readonly string[]): Promise<void> {
-  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
-  for (const line of lines) {
+/** DSP0243: it lists all files of the package. Without the descriptor some programs write it, without a disk none. */
+async function compareManifest(
+  staged: string,
+  text: string,
+  descriptor: string,
+  disks: readonly string[],
+): Promise<void> {
+  const listed = new Set<string>();
+  for (const line of text.split(/\r?\n/).filter((one) => one.trim() !== "")) {
     const [, method = "", name = "", sum = ""] = MANIFEST_LINE.exec(line.trim()) ?? [];
     if (sum === "") throw refuseOva("its manifest is damaged");
-    if (!names.includes(name)) continue;
+    listed.add(name);
+    if (name !== descriptor && !disks.includes(name)) continue;
     const fd = openForReading(join(staged, name));
     try {
       const { stdout } = await exec([`${method.toLowerCase()}sum`], {
@@ -150,4 +177,8 @@ async function compareManifest(staged: string, text: string, names: readonly str
       closeSync(fd);
     }
   }
+  const unlisted = disks.find((name) => !listed.has(name));
+  if (unlisted !== undefined) throw refuseOva(`its manifest does not list ${unlisted}`);
+  if (!listed.has(descriptor))
+    log.warn(`the manifest of the OVA does not list ${descriptor}: it is unchecked`);
 }

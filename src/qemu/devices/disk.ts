@@ -107,7 +107,7 @@ const isHotplugged = ({ resumed }: Pick<Machine, "resumed">, { bus }: Disk): boo
 export type HotpluggedDevice = Record<"driver" | "id" | "drive" | "serial" | "bus", string>;
 
 /** Block node of a disk. */
-const nodeOf = ({ number }: Pick<Disk, "number">): string => `disk${number}`;
+export const nodeOf = ({ number }: Pick<Disk, "number">): string => `disk${number}`;
 /** A disk's device, by its block node. */
 export const deviceOf = (node: string): string => `${node}-dev`;
 

@@ -30,7 +30,7 @@ import { nicsOf } from "../../vm/nics.ts";
 import { withVm } from "../../vm/open.ts";
 import { readSeed, requireIsoProgram, writeSeed } from "../../vm/seed-volume.ts";
 import { reportVolatile } from "../../vm/volatile.ts";
-import { makeDestination, resolveDestination } from "../../vm/destination.ts";
+import { makeDestination, refuseTakenDirectory, resolveDestination } from "../../vm/destination.ts";
 import { openSnapshot, openWorkingDisks, type CloneSource } from "./disks.ts";
 import { reportShared, takesRam, writeCloneState } from "./ram.ts";
 import type { CloneRequest } from "./request.ts";
@@ -182,6 +182,7 @@ async function makeClone(plan: ClonePlan, directory: string): Promise<void> {
   try {
     using _lock = await lockVm(directory, "clone");
     recoverWork(directory, [context.tmpdir]);
+    refuseTakenDirectory("clone", directory);
     if (source.settings === undefined)
       throw new VmError("config", `${what}: the VM has no guest.env`, { hint: "clone a VM that can run" });
     const home = vm.work.state === "present" ? vm.work.dir : undefined;

@@ -1,5 +1,7 @@
 import { copyFileSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { commandLine } from "../../lib/command-line.ts";
+import { VmError } from "../../lib/errors.ts";
 import { lstatOf, readSmallBytes } from "../../lib/read-file.ts";
 import type { Source } from "../../live/disk-source.ts";
 import { exec } from "../../process/exec.ts";
@@ -9,6 +11,7 @@ import { convertImage, measureImage } from "../../qemu/img.ts";
 import { createImage } from "../../qemu/new-image.ts";
 import { allocatedBytes, fileError, requireSpace, syncFile, writeNew } from "../../store/files.ts";
 import { defaultsName, HOST, isDiskName, TPM_STATE, WORK, workingPath } from "../../store/layout.ts";
+import { findRamDamage } from "../../store/ram-intact.ts";
 import { remove } from "../../store/remove.ts";
 import { backingNameOf } from "../../store/snapshot-images.ts";
 import { chainOf, requireIntact } from "../../store/snapshot-intact.ts";
@@ -20,6 +23,7 @@ import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
 import { requireDisks, requireIntactDisks, warnAboutInternalSnapshots } from "../make/check-disks.ts";
 import { listSources } from "../make/sources.ts";
+import { damagedSnapshot } from "../restore-images.ts";
 import { findRamFile } from "../restore-ram.ts";
 import { fillImages, listImages, measureCopies, type ImageJob } from "../restore-images.ts";
 import { fillStage, listStored, requireUndamaged, type RestoreJob } from "../restore.ts";
@@ -117,6 +121,7 @@ export async function openSnapshot(
   // Copying would hide the damage, as nothing checks the copy.
   if (!linked && images.length > 0)
     await requireIntact(chainOf(vm.hostdir, snapshot), { cannot: CANNOT, hint: UNCHANGED, images: true });
+  if (linked && ram) await requireIntactRam(context, snapshot);
   const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
   const needed = linked
     ? 0
@@ -136,6 +141,16 @@ export async function openSnapshot(
       if (!keepTpm && !ram) remove(join(stage.dir, WORK.tpm));
     },
   };
+}
+
+/** What a machine maps is not compared when it is copied. @throws 74 if it is damaged */
+async function requireIntactRam({ cacheDirectory }: Context, snapshot: Snapshot): Promise<void> {
+  const damage = await findRamDamage(snapshot.dir, cacheDirectory);
+  if (damage === undefined) return;
+  const { message } = damagedSnapshot(snapshot, damage);
+  throw new VmError("io", message, {
+    hint: `no clone was made; clone its disks only: ${commandLine("clone", "--linked", snapshot.name, "DIR")}`,
+  });
 }
 
 async function fillFromSnapshot(

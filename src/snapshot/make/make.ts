@@ -5,6 +5,7 @@ import { formatSize } from "../../lib/size.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { type Consistency, consistencyOf, explainCrash } from "../../store/mark-types.ts";
+import { noteIntactRam } from "../../store/ram-intact.ts";
 import { remove } from "../../store/remove.ts";
 import { afterCommit, fileError, removeQuietly, replaceSymlink, syncDirectory } from "../../store/files.ts";
 import { HOST, isDiskName, LAST, PARTIAL, STATE, WORK } from "../../store/layout.ts";
@@ -122,6 +123,7 @@ async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): P
   afterCommit(`the snapshot ${name} is complete`, finish, `check that ${LAST} in ${backups} points to it`);
   const { files, parent } = stored;
   const ram = hasRam(stored);
+  if (ram && format === "qcow2") noteIntactRam(join(backups, name), context.cacheDirectory);
   const made: Made = {
     vm,
     name,

@@ -11,7 +11,8 @@ import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
 import { within } from "../../lib/within.ts";
-import type { Child, Finished } from "../../process/exec.ts";
+import { start, type Child, type Finished } from "../../process/exec.ts";
+import { readTail } from "../../lib/read-file.ts";
 import { findFusermount, listFuseMounts, unmountFuse } from "../../process/mounts.ts";
 import { interruption } from "../../process/signals.ts";
 import { watchDirectory } from "../../process/watch-directory.ts";
@@ -30,16 +31,19 @@ const FUSE_DEVICE = "/dev/fuse";
 const POLL_MS = 100;
 /** How long restic may take to open the repository and read its index. */
 const START_MS = 600_000;
+/** How long the small files of a snapshot may take. */
+const READ_MS = 45_000;
+const WATCH_MS = 500;
+const LOG_BYTES = 64 << 10;
 /** How long it may take to exit once it is unmounted. */
 const EXIT_MS = 5000;
 
 const WHAT = "cannot read the repository in place";
 
-const noFuse = (why: string, hint: string | undefined): VmError =>
-  new VmError("unavailable", `${WHAT}: ${why}`, { reason: "no-fuse", hint });
-
-/** @throws 69 with the reason `no-fuse` if this host cannot mount: the snapshot can be fetched instead */
-export function requireFuse(): void {
+/** @throws 69 with the reason `no-fuse` if this host cannot mount: a snapshot can be fetched instead */
+export function requireFuse(what = WHAT): void {
+  const noFuse = (why: string, hint: string | undefined): VmError =>
+    new VmError("unavailable", `${what}: ${why}`, { reason: "no-fuse", hint });
   if (findFusermount() === undefined)
     throw noFuse("fusermount3 is not installed (not found on PATH)", installHint(PACKAGES.fuse));
   try {
@@ -57,6 +61,8 @@ export interface MountedRepository {
   readonly pid: number;
   /** Unmounts it, and waits for restic. */
   end(): Promise<void>;
+  /** Why reads failed, if data of the repository is missing or damaged. */
+  problem(): VmError | undefined;
 }
 
 /**
@@ -117,7 +123,13 @@ async function tryMount(repository: Repository, point: string): Promise<Finished
     throw error;
   }
   if (result) return { ...result, argv: ["restic"], stderr: readFileSync(logPath, "utf8") };
-  return { point, pid: child.pid, end };
+  const problem = (): VmError | undefined => repository.damage(WHAT, readTail(logPath, LOG_BYTES) ?? "");
+  // Readers would wait for a quarter of an hour, in which restic tries again.
+  const timer = setInterval(() => {
+    if (problem()) child.kill("SIGKILL");
+  }, WATCH_MS);
+  void child.done.finally(() => clearInterval(timer));
+  return { point, pid: child.pid, end, problem };
 }
 
 /** Rejects when this program is interrupted. */
@@ -139,11 +151,38 @@ async function unmount(child: Child, point: string): Promise<void> {
   listFuseMounts(point).forEach(unmountFuse);
 }
 
+/**
+ * Has another process read what this one will read next: it could not be interrupted there.
+ * @param root directory of a snapshot and its parents
+ * @throws 74 naming the repository, if data is missing or damaged, or does not come
+ */
+export async function requireReadable(
+  repository: Repository,
+  mounted: MountedRepository,
+  root: string,
+): Promise<void> {
+  const argv = ["find", root, "-type", "f", "-size", "-64k", "-exec", "cat", "{}", "+"];
+  const child = start(argv, { stdout: "ignore", stderr: "ignore" });
+  try {
+    const read = within(child.done, READ_MS, () => repository.damage(WHAT, NO_ANSWER)!);
+    const { status } = await Promise.race([read, untilInterrupted()]);
+    const problem = mounted.problem();
+    if (problem) throw problem;
+    if (status !== 0) throw repository.damage(WHAT, UNREADABLE);
+  } finally {
+    child.kill("SIGKILL");
+  }
+}
+
+const NO_ANSWER = "restic: no data arrives: not found in time";
+const UNREADABLE = "restic: files of the snapshot cannot be read: not found";
+
 /** A snapshot of the repository, read in place. */
 export interface RemoteFiles extends AsyncDisposable {
   /** A directory whose `backups` are the snapshot and its parents, as those of a VM's directory. */
   readonly hostdir: string;
   readonly snapshot: RemoteSnapshot;
+  problem(): VmError | undefined;
 }
 
 /**
@@ -164,6 +203,7 @@ export async function openRemote(context: Context, name: string | undefined): Pr
   try {
     mounted = await mountRepository(repository, temporary.dir);
     const root = join(mounted.point, snapshot.id);
+    await requireReadable(repository, mounted, root);
     requireValidRemote(root, snapshot.name);
     symlinkSync(root, join(temporary.dir, HOST.backups));
   } catch (error) {
@@ -171,5 +211,6 @@ export async function openRemote(context: Context, name: string | undefined): Pr
     throw error;
   }
   log.info(`reading ${snapshot.name}, made ${formatTimestamp(snapshot.made)}, in the repository`);
-  return { hostdir: temporary.dir, snapshot, [Symbol.asyncDispose]: dispose };
+  const { problem } = mounted;
+  return { hostdir: temporary.dir, snapshot, problem, [Symbol.asyncDispose]: dispose };
 }

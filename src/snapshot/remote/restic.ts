@@ -1,7 +1,12 @@
 import { accessSync, constants, statSync } from "node:fs";
-import { programName } from "../../lib/command-line.ts";
+import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
-import { saysNoRepository, saysRepositoryLocked, saysWrongPassword } from "../../lib/program-messages.ts";
+import {
+  saysDataLost,
+  saysNoRepository,
+  saysRepositoryLocked,
+  saysWrongPassword,
+} from "../../lib/program-messages.ts";
 import {
   exec,
   processFailure,
@@ -11,6 +16,7 @@ import {
   type Finished,
   type StartOptions,
 } from "../../process/exec.ts";
+import { quoteLine } from "../../lib/text.ts";
 import type { Context } from "../../vm/context.ts";
 import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
@@ -27,6 +33,8 @@ export interface Repository {
   start(words: readonly string[], options: StartOptions): Child;
   /** The error for one that failed. @param what as above */
   failure(what: string, result: Finished): VmError;
+  /** The error if data is missing or damaged, by what restic has logged. */
+  damage(what: string, logged: string): VmError | undefined;
 }
 
 export interface RunOptions {
@@ -77,6 +85,7 @@ export async function openRepository(context: Context): Promise<Repository> {
     },
     start: (words, options) => start(["restic", ...words], { ...options, env }),
     failure: (what, result) => explain(what, result, place),
+    damage: (what, logged) => explainDamage(what, logged, place),
   };
 }
 
@@ -110,6 +119,17 @@ function explain(what: string, result: Finished, place: string): VmError {
       hint: "try again later; list its locks: restic list locks",
     });
   return processFailure(what, { ...result, argv: ["restic"], stderr: hideIn(result.stderr, place) });
+}
+
+export function explainDamage(what: string, logged: string, place: string): VmError | undefined {
+  const line = logged.split("\n").findLast(saysDataLost);
+  return line === undefined
+    ? undefined
+    : new VmError(
+        "io",
+        `${what}: data of the repository ${hideCredentials(place)} is missing or damaged: ${quoteLine(hideIn(line, place))}`,
+        { hint: `check it: ${commandLine("verify", "--remote", "--deep")}` },
+      );
 }
 
 /** `rest:http://user:word@host/` → `rest:http://user:***@host/` */

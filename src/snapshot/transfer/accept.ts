@@ -1,12 +1,14 @@
 import { chmodSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
-import { log } from "../../lib/log.ts";
 import { readSmall } from "../../lib/read-file.ts";
-import { parseImage } from "../../machine/parse.ts";
+import { counted } from "../../lib/text.ts";
+import { checkGuestEnv } from "../../config/check-guest-env.ts";
+import { HEAD_BYTES, parseImageHeader, readOwnHeader } from "../../qemu/image-header.ts";
 import { listDirectory } from "../../store/files.ts";
 import { readValues } from "../../store/guest-env.ts";
-import { HOST, isDiskName, isFinalFile, SNAPSHOT } from "../../store/layout.ts";
+import { HOST, isDiskName, isFinalFile, isStateName, SNAPSHOT } from "../../store/layout.ts";
+import { readGzHead } from "../../store/gz-head.ts";
 import { parseManifest } from "../../store/manifest.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import { loadSums } from "../../store/checksums.ts";
@@ -19,8 +21,8 @@ const refuseReceived = (name: string, reason: string): VmError =>
   });
 
 /**
- * Checks received, untrusted snapshots: each file by the snapshot's own list, the chain, the headers of the images, and
- * that the settings are plain assignments, as others are code.
+ * Checks received, untrusted snapshots: each file by the snapshot's own list, the chain, the headers of the images, also of
+ * compressed ones, and the settings.
  * @param sums of the received files, by member
  * @throws 74 if one is invalid, 78 if a newer version wrote it
  */
@@ -35,14 +37,15 @@ export function acceptReceived(staged: string, { chain }: Index, sums: ReadonlyM
         `its parent is ${snapshot.manifest?.parent ?? "none"}, not ${parent ?? "none"}`,
       );
     requireListed(snapshot, at, sums);
-    requirePlainSettings(snapshot);
-    for (const file of listDirectory(snapshot.dir))
+    requireUsableSettings(snapshot, at === chain.length - 1);
+    for (const file of listDirectory(snapshot.dir)) {
+      requirePossible(snapshot, file);
       chmodSync(join(snapshot.dir, file), isFinalFile(file) ? 0o400 : 0o600);
+    }
   }
   const last = received.get(chain.at(-1)!)!;
   const damage = findDamage(last, (name) => received.get(name));
   if (damage !== undefined) throw refuseReceived(last.name, damage);
-  reportHostUse(last);
 }
 
 function readReceived(dir: string, name: string): Snapshot {
@@ -70,29 +73,57 @@ function requireListed({ name, dir }: Snapshot, at: number, sums: ReadonlyMap<st
   }
 }
 
-function requirePlainSettings({ name, dir }: Snapshot): void {
+/** The settings of the VM: plain assignments, as others are code, and values that are allowed. */
+function requireUsableSettings({ name, dir }: Snapshot, isLast: boolean): void {
   const text = readSmall(join(dir, HOST.guestEnv));
-  if (text === undefined || readValues(text)) return;
-  throw refuseReceived(
-    name,
-    `its ${HOST.guestEnv} has other lines than plain NAME=value, which this host would execute`,
-  );
+  if (text === undefined) return;
+  if (!readValues(text))
+    throw refuseReceived(
+      name,
+      `its ${HOST.guestEnv} has other lines than plain NAME=value, which this host would execute`,
+    );
+  // Older ones are restored on request only, which reports them.
+  const { complaints } = isLast ? checkGuestEnv(text, HOST.guestEnv, () => "") : { complaints: [] };
+  if (complaints.length > 0)
+    throw new VmError(
+      "io",
+      `refusing the export: the settings of ${name} have ${counted(complaints.length, "error")}:\n  ${complaints.map(({ file, line, message }) => `${file}:${line}: ${message}`).join("\n  ")}`,
+      {
+        hint: "correct them in the original VM, and export it again; a newer version may accept them",
+      },
+    );
 }
 
-/** What the settings of another host's VM refer to on this one: the next run would use it. */
-function reportHostUse({ dir }: Snapshot): void {
-  const values = readValues(readSmall(join(dir, HOST.guestEnv)) ?? "") ?? {};
-  const images = [values.IMAGES ?? []].flat().filter((text) => !isDiskName(parseImage(text)?.path ?? text));
-  const used = [
-    ...[values.SHARES ?? []]
-      .flat()
-      .filter((text) => text !== "" && !/^[^:]*:(?:rw:|ro:)?@/.test(text))
-      .map((share) => `SHARES ${share}`),
-    ...images.filter(Boolean).map((image) => `IMAGES ${image}`),
-    ...listDirectory(dir)
-      .filter((file) => file.endsWith(".defaults"))
-      .map((file) => `arguments of qemu in ${file}`),
-  ];
-  if (used.length > 0)
-    log.warn(`the VM refers to files of this host; check that before you run it: ${used.join(", ")}`);
+/** A gz file has at most 1032 times its length, by the format (zlib's technical details, "Maximum compression factor"). */
+const MAX_GZIP_RATIO = 1032;
+
+/** Checks what the manifest says of a file with what the file can be, and the header of a compressed disk. */
+function requirePossible(snapshot: Snapshot, file: string): void {
+  const name = file.slice(0, -SNAPSHOT.gz.length);
+  const path = join(snapshot.dir, file);
+  const known = snapshot.manifest?.files.find((item) => item.file === file);
+  if (known && !file.endsWith(SNAPSHOT.gz) && !isStateName(known.name)) {
+    if (readOwnHeader(path).qcow2?.newer === true)
+      throw refuseReceived(snapshot.name, `${file} has features of a newer qcow2`);
+    return;
+  }
+  if (!file.endsWith(SNAPSHOT.gz)) return;
+  if (known && known.bytes > (known.storedBytes + 1) * MAX_GZIP_RATIO)
+    throw refuseReceived(snapshot.name, `${file} cannot decompress to ${known.bytes} bytes`);
+  if (!isDiskName(name)) return;
+  const { format, refersTo, qcow2 } = parseImageHeader(
+    Buffer.concat([readGzHead(path, HEAD_BYTES), Buffer.alloc(HEAD_BYTES)]),
+  );
+  const virtualBytes = qcow2?.virtualBytes;
+  const reason =
+    refersTo === undefined
+      ? format !== "qcow2"
+        ? `is ${format}, not qcow2`
+        : qcow2?.newer
+          ? "has features of a newer qcow2"
+          : known?.virtualBytes !== undefined && known.virtualBytes !== virtualBytes
+            ? `holds a disk of ${virtualBytes} bytes instead of ${known.virtualBytes}`
+            : undefined
+      : `refers to an external ${refersTo}`;
+  if (reason !== undefined) throw refuseReceived(snapshot.name, `${file} ${reason}`);
 }

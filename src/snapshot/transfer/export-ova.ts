@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { closeSync, rmSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
 import { sha256 } from "../../lib/crypto.ts";
@@ -9,26 +9,32 @@ import { formatSize } from "../../lib/size.ts";
 import { buildTarHeader, TAR_END, tarPadding } from "../../lib/tar.ts";
 import { plain } from "../../lib/text.ts";
 import { formatDuration } from "../../lib/time.ts";
-import { parseSettings, type Settings } from "../../config/schema.ts";
+import { buildDefaults } from "../../config/defaults.ts";
+import { parseSetting, parseSettings, type Settings } from "../../config/schema.ts";
+import { networkWord } from "../../machine/network.ts";
 import type { ReadImage } from "../../machine/types.ts";
 import { copyBytes, requireCopier } from "../../process/copy-bytes.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { refuseExternalReference } from "../../qemu/image-header.ts";
 import { exportImage, measureImage } from "../../qemu/img.ts";
 import { computeSum } from "../../store/checksums.ts";
-import { fileError, removeQuietly, requireSpace } from "../../store/files.ts";
+import { fileError, requireSpace } from "../../store/files.ts";
 import { unpackFiles } from "../../store/gz.ts";
 import { readValues } from "../../store/guest-env.ts";
-import { HOST, isDiskName, PARTIAL } from "../../store/layout.ts";
+import { HOST, isDiskName } from "../../store/layout.ts";
 import { requireIntact } from "../../store/snapshot-intact.ts";
-import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
+import { removeLeftTemporaries } from "../../store/recover.ts";
+import { makeTemporary } from "../../store/temporary.ts";
+import type { Snapshot } from "../../store/snapshots.ts";
 import type { Context } from "../../vm/context.ts";
-import type { Vm } from "../../vm/find.ts";
+import { openVm, type Vm } from "../../vm/find.ts";
+import { readIdentity } from "../../vm/identity.ts";
 import { nicsOf } from "../../vm/nics.ts";
 import { withVm } from "../../vm/open.ts";
+import { requireOwn } from "../../vm/ownership.ts";
 import { listImages } from "../restore-images.ts";
 import { listStored } from "../restore.ts";
-import { chainToExport, type ExportRequest } from "./export.ts";
+import { beginExport, chainToExport, type ExportRequest } from "./export.ts";
 import { buildOvf, type OvfDisk } from "./ovf.ts";
 import { openExportOutput, type ExportOutput } from "./output.ts";
 import { openWorking } from "./working-parts.ts";
@@ -42,34 +48,55 @@ interface OvaSource {
 }
 
 /**
- * Writes a VM as OVA: descriptor, manifest, and disks as streamOptimized vmdk, for other programs.
+ * Writes a VM as OVA: descriptor, manifest, and disks as streamOptimized vmdk, for other programs. The VM is not locked
+ * for a snapshot.
  * @throws as `exportVm`
  */
 export async function exportOva(context: Context, request: ExportRequest): Promise<void> {
   requireCopier();
-  const path = request.output === undefined ? undefined : resolve(context.cwd, request.output);
-  await withVm(context, "export", async (vm) => {
-    const output = openExportOutput(path);
-    // Cleaned up by the next command after a kill; other users cannot read it.
-    const staged = join(vm.hostdir, `${PARTIAL}export`);
-    try {
-      removeQuietly(staged);
-      mkdirSync(staged, { mode: 0o700 });
-      const started = performance.now();
-      output.truncate(0);
-      const bytes = await writeOva(context, vm, request, staged, output);
-      await output.commit();
-      log.success(
-        `exported ${request.snapshot ?? "the VM"}${path === undefined ? "" : ` to ${path}`}: ${formatSize(bytes)}, ${formatDuration((performance.now() - started) / 1000)}`,
-      );
-    } catch (error) {
-      output.discard();
-      throw fileError("cannot export", error);
-    } finally {
-      output.close();
-      removeQuietly(staged);
-    }
-  });
+  if (request.snapshot === undefined)
+    return withVm(context, "export", async (vm) => {
+      const { sources } = await openWorking(vm);
+      const disks = sources
+        .filter(({ disk }) => disk)
+        .map(({ name, path, base }) => ({ name, image: { format: "qcow2" as const, path }, base }));
+      await sendOva(context, vm, request, vm.settings, async () => disks);
+    });
+  const vm = await openVm(context);
+  requireOwn(context, vm.hostdir, "export");
+  using read = await beginExport(vm.hostdir, request.snapshot);
+  const { snapshot } = read;
+  removeLeftTemporaries(vm.hostdir, context.tmpdir);
+  await sendOva(context, vm, request, settingsOf(vm, snapshot), (staged) =>
+    listOvaDisks(context, vm, snapshot, staged),
+  );
+}
+
+/** @param list the disks, unpacked into a directory if need be */
+async function sendOva(
+  context: Context,
+  vm: Vm,
+  { snapshot, output: file }: ExportRequest,
+  settings: Settings,
+  list: (staged: string) => Promise<OvaSource[]>,
+): Promise<void> {
+  const path = file === undefined ? undefined : resolve(context.cwd, file);
+  const output = openExportOutput(path);
+  try {
+    using temporary = makeTemporary(vm.hostdir, context.tmpdir);
+    const started = performance.now();
+    output.truncate(0);
+    const bytes = await writeOva(context, vm, settings, await list(temporary.dir), temporary.dir, output);
+    await output.commit();
+    log.success(
+      `exported ${snapshot ?? "the VM"}${path === undefined ? "" : ` to ${path}`}: ${formatSize(bytes)}, ${formatDuration((performance.now() - started) / 1000)}`,
+    );
+  } catch (error) {
+    output.discard();
+    throw fileError("cannot export", error);
+  } finally {
+    output.close();
+  }
 }
 
 /** The name of the VM as that of files; other programs have their own rules. */
@@ -81,18 +108,12 @@ const fileStem = (name: string): string =>
 
 async function writeOva(
   context: Context,
-  vm: Vm,
-  request: ExportRequest,
+  { hostdir }: Vm,
+  settings: Settings,
+  sources: readonly OvaSource[],
   staged: string,
   output: ExportOutput,
 ): Promise<number> {
-  const snapshot = request.snapshot === undefined ? undefined : findSnapshot(vm.hostdir, request.snapshot);
-  const settings = snapshot ? settingsOf(vm, snapshot) : vm.settings;
-  const sources = snapshot
-    ? await listOvaDisks(context, vm, snapshot, staged)
-    : (await openWorking(vm)).sources
-        .filter(({ disk }) => disk)
-        .map(({ name, path, base }) => ({ name, image: { format: "qcow2" as const, path }, base }));
   if (sources.length === 0)
     throw new VmError("config", "cannot export the VM as OVA: it has no disks of its own", {
       hint: `export it for this program: ${commandLine("export", "-o", "FILE")}`,
@@ -102,7 +123,7 @@ async function writeOva(
   for (const { name, image, base } of sources) {
     const file = `${stem}-disk${disks.length + 1}.vmdk`;
     const { virtualBytes, neededBytes } = await measureImage(image, base);
-    requireSpace(staged, neededBytes, "export the VM", "snapshots");
+    requireSpace(staged, neededBytes, "export the VM", "tmpdir");
     const meter = context.meter(`convert ${name}`, virtualBytes);
     const follow = (part: number): void => meter.update(part * virtualBytes);
     await exportImage(image, join(staged, file), follow, base).finally(() => meter.finish());
@@ -110,24 +131,37 @@ async function writeOva(
     const bus = settings.IMAGES.find(({ path }) => path === name)?.bus ?? "AHCI";
     disks.push({ file, fileBytes: statSync(join(staged, file)).size, virtualBytes, bus });
   }
-  reportLeftOut(settings);
+  reportLeftOut(context, settings);
   const ovf = buildOvf({
     name: plain(settings.GUESTNAME),
     processors: settings.SOCKETS * settings.CORES,
     memoryMiB: settings.MEMORY,
     efi: settings.UEFI,
     secureBoot: settings.SECURE_BOOT,
-    nics: nicsOf(settings).length,
+    nics: nicsOf(settings).map(({ mac }) => mac),
     disks,
+    arch: settings.QEMUARCH,
+    uuid: readIdentity(hostdir).uuid,
   });
   return writeArchive(context, output, staged, stem, ovf, disks);
 }
 
-function reportLeftOut({ TPM, SHARES, IMAGES, UEFI }: Settings): void {
+/** What the user has configured, and no OVA can hold. */
+function reportLeftOut(context: Context, settings: Settings): void {
+  const { TPM, SHARES, IMAGES, UEFI } = settings;
+  const byDefault = parseSetting("SHARES", buildDefaults(context).SHARES);
+  const usual = new Set(
+    ("value" in byDefault ? (byDefault.value as unknown[]) : []).map((one) => JSON.stringify(one)),
+  );
+  const shares = SHARES.filter((share) => !usual.has(JSON.stringify(share))).map(({ tag }) => tag);
+  const networks = nicsOf(settings).flatMap(({ network }) =>
+    network.kind === "user" ? [] : [networkWord(network)],
+  );
   const left = [
     ...(TPM === "" ? [] : ["the TPM and its state"]),
     ...(UEFI ? ["UEFI variables (boot entries)"] : []),
-    ...(SHARES.length > 0 ? ["shared folders"] : []),
+    ...(shares.length > 0 ? [`shared folders (${shares.join(", ")})`] : []),
+    ...(networks.length > 0 ? [`networks of cards (${networks.join(", ")})`] : []),
     ...IMAGES.filter(({ path }) => !isDiskName(path)).map(({ path }) => path),
   ];
   if (left.length > 0) log.warn(`not in the OVA: ${left.join(", ")}`);
@@ -153,7 +187,7 @@ async function listOvaDisks(
   });
   const jobs = listStored(snapshot).filter(({ name }) => isDiskName(name));
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
-  requireSpace(staged, needed, "export the VM", "snapshots");
+  requireSpace(staged, needed, "export the VM", "tmpdir");
   const meter = context.meter(
     "decompress the disks",
     jobs.reduce((sum, { bytes }) => sum + bytes, 0),

@@ -15,11 +15,11 @@ import { copyBytes, requireCopier } from "../../process/copy-bytes.ts";
 import { computeSum } from "../../store/checksums.ts";
 import { fileError, removeQuietly } from "../../store/files.ts";
 import { isStateName, PARTIAL } from "../../store/layout.ts";
+import { beginReadingIfPossible, type ReadSnapshot } from "../../store/reading.ts";
 import { followChain } from "../../store/snapshot-chain.ts";
 import { findDamage } from "../../store/snapshot-damage.ts";
 import {
   findBackups,
-  findSnapshot,
   listSnapshots,
   makeBackups,
   nextSnapshotName,
@@ -54,15 +54,25 @@ export async function exportVm(context: Context, request: ExportRequest): Promis
   if (request.snapshot === undefined) return exportWorking(context, request);
   const hostdir = findHostdir(context);
   requireOwn(context, hostdir, "export");
-  const snapshot = findSnapshot(hostdir, request.snapshot);
+  // The VM is not locked, as this may take long.
+  using read = await beginExport(hostdir, request.snapshot);
+  const { snapshot } = read;
   const chain = chainToExport(hostdir, snapshot);
-  // The VM is not locked, as this may take long: a snapshot that is removed meanwhile makes the export fail.
   const parts = chain.flatMap((item, at) => exportPartsOf(item, at));
   await send(context, request, {
     chain: chain.map(({ name }) => name),
     parts,
     what: snapshotName(snapshot.name),
   });
+}
+
+/** Keeps a snapshot as it is while it is exported. @throws 66, 75 while it is being removed */
+export async function beginExport(hostdir: string, name: string): Promise<ReadSnapshot> {
+  try {
+    return await beginReadingIfPossible(hostdir, name);
+  } catch (error) {
+    throw fileError("cannot export", error);
+  }
 }
 
 /** The snapshot and its parents, parents first. @throws 74 if one is damaged */

@@ -6,6 +6,7 @@ import { SignalError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { formatSize } from "../../lib/size.ts";
+import { plain } from "../../lib/text.ts";
 import { formatDuration } from "../../lib/time.ts";
 import { newUuid } from "../../lib/uuid.ts";
 import { openBytes, type ByteSource } from "../../process/byte-source.ts";
@@ -16,9 +17,15 @@ import { lockVm } from "../../store/lock.ts";
 import { notePlace } from "../../store/places.ts";
 import { remove } from "../../store/remove.ts";
 import type { Context } from "../../vm/context.ts";
-import { makeDestination, resolveDestination } from "../../vm/destination.ts";
-import { readVm } from "../../vm/find.ts";
+import {
+  chooseDirectory,
+  makeDestination,
+  refuseTakenDirectory,
+  resolveDestination,
+} from "../../vm/destination.ts";
+import { readVm, type Vm } from "../../vm/find.ts";
 import { findOther, identityOf, writeIdentity } from "../../vm/identity.ts";
+import { findReaches, formatReach } from "../../vm/reach.ts";
 import { reportVolatile } from "../../vm/volatile.ts";
 import type { TransferFormat } from "../choices.ts";
 import { restoreSnapshot } from "../restore.ts";
@@ -41,10 +48,6 @@ const CANNOT = "cannot import";
 /** In DIR while it is received: `isTakenBy` of the destination ignores such names. */
 const STAGED = `${PARTIAL}import`;
 
-/** Prefers the words of the command line to the name in the export. */
-export const directoryFor = ({ options }: Context, { directory }: ImportRequest, guest: string): string =>
-  directory ?? options.hostdir ?? guest;
-
 /**
  * Makes a VM of an export: its snapshots, and its disks from the last one. Nothing but a hidden directory is there before
  * all of it was received and checked.
@@ -58,14 +61,10 @@ export async function importVm(context: Context, request: ImportRequest): Promis
     `read a file: ${programLine("import", "FILE")}; or a pipe: ssh HOST vm export | ${programLine("import", "-")}`,
   );
   const read = await readIndex(source);
-  const directory = resolveDestination(
-    "import",
-    directoryFor(context, request, read.index.guest),
-    context.cwd,
-    [],
-    (place) => isFrom(join(place, STAGED), read.text),
-  );
-  await importTo({ context, request, source, read, directory });
+  const continues = (place: string): boolean => isFrom(join(place, STAGED), read.text);
+  const typed = chooseDirectory(context, request, read.index.guest);
+  const directory = resolveDestination("import", typed, context.cwd, [], continues);
+  await importTo({ context, request, source, read, directory, continues });
 }
 
 interface Import {
@@ -74,19 +73,24 @@ interface Import {
   source: ByteSource;
   read: { index: Index; text: string };
   directory: string;
+  /** Is what there is in a directory an interrupted import of the same export? */
+  continues: (hostdir: string) => boolean;
 }
 
 async function importTo(one: Import): Promise<void> {
-  const { source, read, directory } = one;
+  const { source, read, directory, continues: continuesIn } = one;
   const started = performance.now();
   const staged = join(directory, STAGED);
   const withdraw = makeDestination("import", directory);
   using _lock = await lockVm(directory, "import");
+  refuseTakenDirectory("import", directory, continuesIn);
   try {
     if (!lstatOf(join(directory, HOST.backups))) await receiveAll(one, staged);
     await restoreImported(one);
     remove(staged);
   } catch (error) {
+    // What the restore refuses is none of this host's: no VM is to be left of it.
+    if (error instanceof VmError && error.code === "io") removeQuietly(join(directory, HOST.backups));
     const visible = lstatOf(join(directory, HOST.backups)) !== undefined;
     const hint = visible
       ? `its snapshots are there; restore the last one: ${commandLineFor(directory, "restore")}`
@@ -101,7 +105,7 @@ async function importTo(one: Import): Promise<void> {
   }
   const { index } = read;
   log.success(
-    `imported ${index.guest} to ${directory}: ${formatSize(totalOf(index))}, ${formatDuration((performance.now() - started) / 1000)}`,
+    `imported ${plain(index.guest)} to ${directory}: ${formatSize(totalOf(index))}, ${formatDuration((performance.now() - started) / 1000)}`,
   );
 }
 
@@ -162,6 +166,16 @@ async function restoreImported({ context, request, read, directory }: Import): P
         ? "  it has a new UUID and new MAC addresses"
         : `  it has a new UUID and new MAC addresses: the VM in ${other} has those of the export`,
     );
+  reportReaches(here, vm);
   if (vm.work.state === "present")
     reportVolatile(directory, vm.work, (...words) => commandLineFor(directory, ...words));
+}
+
+/** What the settings of another host's VM reach on this one. */
+function reportReaches(context: Context, vm: Vm): void {
+  const reaches = findReaches(context, vm).map(formatReach);
+  if (reaches.length > 0)
+    log.warn(
+      `the VM reaches outside its directory: check that before you run it:\n  ${reaches.join("\n  ")}\n  show it again: ${commandLineFor(vm.hostdir, "status")}`,
+    );
 }

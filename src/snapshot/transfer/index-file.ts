@@ -48,6 +48,9 @@ export const formatIndex = (index: Index): string => `${JSON.stringify(index, nu
 
 const MOST_SNAPSHOTS = 1000;
 
+/** No filesystem of Linux has larger files (8 EiB), and no disk is larger than 2 PiB; sums must stay exact. */
+const MAX_FILE_BYTES = 2 ** 52;
+
 /** Why a file cannot be a member; undefined if it can. */
 export function findNameProblem(name: unknown): string | undefined {
   if (!isPlainName(name)) return `${JSON.stringify(name)} is not a file name`;
@@ -94,7 +97,9 @@ export function parseIndex(text: string): Index {
     if (problem !== undefined) throw invalidIndex(problem);
     if (!Number.isSafeInteger(snapshot) || snapshot < 0 || snapshot >= chain.length)
       throw invalidIndex(`${name} is in none of its snapshots`);
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || (bytes > MAX_SMALL_BYTES && !isLargeFile(name!)))
+    if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > MAX_FILE_BYTES)
+      throw invalidIndex(`${name} cannot have ${String(bytes)} bytes`);
+    if (bytes > MAX_SMALL_BYTES && !isLargeFile(name!))
       throw invalidIndex(`${name} is larger than ${formatSize(MAX_SMALL_BYTES)}`);
     if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) throw invalidIndex(`${INDEX} is damaged`);
     const member = memberName({ snapshot, name: name! });

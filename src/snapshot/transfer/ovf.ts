@@ -1,5 +1,8 @@
-/** The descriptor of an OVA: OVF 1.1 (DMTF DSP0243), with the hints of VMware's and VirtualBox's importers. */
-import type { DiskBus } from "../../machine/types.ts";
+/**
+ * The descriptor of an OVA: OVF 1.1 (DMTF DSP0243), with the hints of VMware's and VirtualBox's importers, and
+ * what `import` needs besides (`vm:Config`).
+ */
+import type { Arch, DiskBus } from "../../machine/types.ts";
 
 export interface OvfDisk {
   /** Name of the file in the archive. */
@@ -16,8 +19,11 @@ export interface OvfMachine {
   /** By UEFI. */
   efi: boolean;
   secureBoot: boolean;
-  nics: number;
+  /** MAC addresses of the cards; undefined: left to the other program. */
+  nics: (string | undefined)[];
   disks: OvfDisk[];
+  arch: Arch;
+  uuid: string | undefined;
 }
 
 const escape = (text: string): string =>
@@ -47,7 +53,7 @@ const CONTROLLER: Readonly<Record<DiskBus, { type: number; subtype: string; name
 
 /** The elements of an Item in the order of the schema, which is alphabetical. */
 interface Item {
-  Address?: number;
+  Address?: number | string;
   AddressOnParent?: number;
   AllocationUnits?: string;
   AutomaticAllocation?: boolean;
@@ -105,11 +111,12 @@ function listItems({ processors, memoryMiB, nics, disks }: OvfMachine): Item[] {
       ResourceType: TYPE.disk,
     });
   }
-  for (let number = 1; number <= nics; number++)
+  for (const [index, mac] of nics.entries())
     items.push({
+      ...(mac !== undefined && { Address: mac }),
       AutomaticAllocation: true,
       Connection: NETWORK,
-      ElementName: `Network adapter ${number}`,
+      ElementName: `Network adapter ${index + 1}`,
       ResourceSubType: "E1000",
       ResourceType: TYPE.ethernet,
     });
@@ -126,11 +133,11 @@ function formatItem(item: Item, id: number): string {
 
 /** Pure: the text of the descriptor. */
 export function buildOvf(machine: OvfMachine): string {
-  const { disks, efi, secureBoot, nics } = machine;
+  const { disks, efi, secureBoot, nics, arch, uuid } = machine;
   const name = escape(machine.name);
   const lines = [
     '<?xml version="1.0" encoding="UTF-8"?>',
-    `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="${CIM}/CIM_ResourceAllocationSettingData" xmlns:vssd="${CIM}/CIM_VirtualSystemSettingData" xmlns:vmw="http://www.vmware.com/schema/ovf">`,
+    `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="${CIM}/CIM_ResourceAllocationSettingData" xmlns:vssd="${CIM}/CIM_VirtualSystemSettingData" xmlns:vmw="http://www.vmware.com/schema/ovf" xmlns:vm="urn:x-vm:machine">`,
     "  <References>",
     ...disks.map(
       ({ file, fileBytes }, index) =>
@@ -146,7 +153,7 @@ export function buildOvf(machine: OvfMachine): string {
     "  </DiskSection>",
     "  <NetworkSection>",
     "    <Info>The list of logical networks</Info>",
-    ...(nics > 0
+    ...(nics.length > 0
       ? [
           `    <Network ovf:name="${NETWORK}">`,
           "      <Description>The network of the virtual machine</Description>",
@@ -177,6 +184,11 @@ export function buildOvf(machine: OvfMachine): string {
           '      <vmw:Config ovf:required="false" vmw:key="bootOptions.efiSecureBootEnabled" vmw:value="true"/>',
         ]
       : []),
+    ...[
+      ["arch", arch],
+      ...(uuid === undefined ? [] : [["uuid", uuid]]),
+      ...disks.map(({ bus }, index) => [`disk${index + 1}.bus`, bus]),
+    ].map(([key, value]) => `      <vm:Config ovf:required="false" vm:key="${key}" vm:value="${value}"/>`),
     "    </VirtualHardwareSection>",
     "  </VirtualSystem>",
     "</Envelope>",

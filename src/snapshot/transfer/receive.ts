@@ -29,32 +29,67 @@ const refused = (reason: string): VmError =>
 /** Tells an export that is truncated, whose first part can be used, from a damaged one. */
 export const TRUNCATED = "it is truncated";
 
-const truncatedExport = (): VmError =>
+/** Nothing can continue a pipe: what was received of it is removed. */
+const truncatedExport = ({ length }: ByteSource): VmError =>
   new VmError("io", `refusing the export: ${TRUNCATED}`, {
     brief: TRUNCATED,
-    hint: "copy the rest of it, and run the command again: what was received is kept for a file",
+    hint:
+      length === undefined
+        ? "send it again; nothing of it is kept. Over an unreliable network, copy a file, and import that"
+        : "copy the rest of it, and run the command again: what was received of the file is kept",
   });
 
 const readPart = (source: ByteSource, bytes: number): Promise<Buffer> =>
-  readExactly(source, bytes, truncatedExport);
+  readExactly(source, bytes, () => truncatedExport(source));
 
 /** Compares bytes that follow from what came before. */
 async function expectBytes(source: ByteSource, expected: Buffer, what: string): Promise<void> {
   if (!(await readPart(source, expected.length)).equals(expected)) throw refused(`it is damaged at ${what}`);
 }
 
+/** The same for a header. That of another program, such as tar, has other fields. */
+async function expectHeader(source: ByteSource, name: string, bytes: number): Promise<void> {
+  const header = await readPart(source, TAR_BLOCK);
+  if (memberHeader(name, bytes).equals(header)) return;
+  throw parseTarHeader(header) ? packedAgain() : refused(`it is damaged at ${name}`);
+}
+
+/** An archive with the same files: its checksums may be right, but not its order, its headers or its length. */
+const packedAgain = (why = "it is not the archive that export wrote: it"): VmError =>
+  new VmError("io", `refusing the export: ${why} was packed again by another program`, {
+    hint: "import the original file",
+  });
+
+/** All that follows, up to a limit. */
+async function refuseMore(source: ByteSource): Promise<void> {
+  const more = await source.read(MAX_PADDING);
+  if (more.length > 0)
+    throw more.every((byte) => byte === 0)
+      ? packedAgain("there is data after its end, zeroes: it")
+      : refused("there is data after its end");
+}
+
+/** Of an archive that tar writes: it fills blocks of 10 KiB by default. */
+const MAX_PADDING = 1 << 16;
+
 /** The first member. @throws 74 for anything but an export */
 export async function readIndex(source: ByteSource): Promise<{ index: Index; text: string }> {
   const header = await source.read(TAR_BLOCK);
+  if (header.length === 0)
+    throw new VmError("io", `cannot import ${source.name}: it is empty`, {
+      hint: source.length === undefined ? "check why the program before the pipe wrote nothing" : undefined,
+    });
   const first = header.length === TAR_BLOCK ? parseTarHeader(header) : undefined;
   if (first?.name !== INDEX) {
+    // As tar writes it, of a directory.
+    if (first && /^(\.\/?$|\.\/vm-export\.json$|\d+\/)/.test(first.name)) throw packedAgain();
     const isOva = first?.name.toLowerCase().endsWith(".ovf");
     throw new VmError("io", `cannot import ${source.name}: it is not an export of this program`, {
       hint: isOva ? "import it as what it is: --format=ova" : "make one: vm export -o FILE",
     });
   }
-  if (first.bytes > MAX_SMALL_BYTES || !memberHeader(INDEX, first.bytes).equals(header))
-    throw refused(`it is damaged at ${INDEX}`);
+  if (first.bytes > MAX_SMALL_BYTES) throw refused(`it is damaged at ${INDEX}`);
+  if (!memberHeader(INDEX, first.bytes).equals(header)) throw packedAgain();
   const bytes = await readPart(source, first.bytes);
   await expectBytes(source, Buffer.alloc(tarPadding(first.bytes)), INDEX);
   return { index: parseIndex(bytes.toString()), text: bytes.toString() };
@@ -93,7 +128,7 @@ export async function receive(
   try {
     for (const file of index.files) {
       const name = memberName(file);
-      await expectBytes(source, memberHeader(name, file.bytes), name);
+      await expectHeader(source, name, file.bytes);
       const path = join(staged, name);
       const kept = lstatOf(path)?.isFile() === true && statSync(path).size === file.bytes;
       let written: Promise<unknown> | undefined;
@@ -113,11 +148,11 @@ export async function receive(
       [...sums].map(async ([name, sum]) => formatSumLine({ name, sum: await sum })),
     );
     const trailer = Buffer.from(lines.join(""));
-    await expectBytes(source, memberHeader(TRAILER, trailer.length), TRAILER);
+    await expectHeader(source, TRAILER, trailer.length);
     await expectBytes(source, trailer, TRAILER);
     await expectBytes(source, Buffer.alloc(tarPadding(trailer.length)), TRAILER);
     await expectBytes(source, TAR_END, "its end");
-    if ((await source.read(1)).length > 0) throw refused("there is data after its end");
+    await refuseMore(source);
   } catch (error) {
     await before.catch(() => {});
     throw error;
@@ -138,7 +173,7 @@ async function receiveFile(
   try {
     if (file.bytes <= MAX_SMALL_BYTES) writeFileSync(fd, await readPart(source, file.bytes));
     else await source.copyTo(fd, file.bytes, `cannot receive ${name}`, follow);
-    if (fstatSync(fd).size !== file.bytes) throw truncatedExport();
+    if (fstatSync(fd).size !== file.bytes) throw truncatedExport(source);
     renameSync(path, join(staged, name));
   } catch (error) {
     closeSync(fd);

@@ -34,12 +34,9 @@ const sumLine = (name: string, sum: string): string => formatSumLine({ name, sum
 /** The working disks of a VM that is off, checked; its own lock is held. @throws 75 while it runs or is suspended */
 export async function openWorking(vm: Vm): Promise<{ work: Workdir; sources: Source[] }> {
   const work = requireWork(vm, WHAT);
-  await refuseRunning(
-    work,
-    WHAT,
-    `\nor export a snapshot: ${commandLine("backup")} && ${commandLine("export", "LAST", "-o", "FILE")}`,
-  );
-  refuseSuspended(work, WHAT);
+  const instead = `\nor export a snapshot: ${commandLine("backup")} && ${commandLine("export", "LAST", "-o", "FILE")}`;
+  await refuseRunning(work, WHAT, instead);
+  refuseSuspended(work, WHAT, instead);
   const others = vm.settings.IMAGES.filter(({ path }) => !isDiskName(path));
   requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName), WHAT);
   checkTpmForBackup(vm, work, false);

@@ -1,12 +1,12 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { constants, gunzipSync } from "node:zlib";
 import { VmError } from "../../lib/errors.ts";
 import { lastLineOf, ProcessError, start, type Finished } from "../../process/exec.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { findExternalReference, findHeaderDamage, readOwnHeader } from "../../qemu/image-header.ts";
-import { lstatOf, withFile } from "../../lib/read-file.ts";
+import { lstatOf } from "../../lib/read-file.ts";
 import { removeQuietly, requireSpace } from "../../store/files.ts";
+import { readGzHead } from "../../store/gz-head.ts";
 import { gzipLengthHint, unpackFiles } from "../../store/gz.ts";
 import { SNAPSHOT } from "../../store/layout.ts";
 import { findSmallFileDamage, SMALL_FILES, SMALL_HEAD_BYTES } from "../../store/small-files.ts";
@@ -77,18 +77,12 @@ export async function checkGz(
   return found;
 }
 
-/** So much of a gzip file has the first bytes of its content. */
-const GZIP_HEAD_BYTES = 4096;
-
 /** Checks size and header of UEFI variables and of a TPM's state, as `run` does. @param bytes the length of the content */
 function findSmallDamage(path: string, file: string, bytes: number): string | undefined {
   const name = file.slice(0, -SNAPSHOT.gz.length);
   if (!SMALL_FILES.has(name)) return undefined;
   try {
-    const packed = withFile(path, (read) => read(0, GZIP_HEAD_BYTES));
-    // Where the input ends, what there is so far is the result.
-    const head = gunzipSync(packed, { finishFlush: constants.Z_SYNC_FLUSH });
-    return findSmallFileDamage(name, head.subarray(0, SMALL_HEAD_BYTES), bytes);
+    return findSmallFileDamage(name, readGzHead(path, SMALL_HEAD_BYTES), bytes);
   } catch {
     // No gzip file: pigz says so.
     return undefined;

@@ -1,0 +1,290 @@
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154
+# Sourced by prove: a host with systemd that starts ten VMs with it, is rebooted, and loses its power. `autostart` has it
+# as a guest; `autostart-container` in namespaces, where a power cut leaves what is not synced, but nothing is emulated.
+
+kind=guest vms=${VM_PROVE_VMS:-10} rounds=${VM_PROVE_ROUNDS:-5}
+prove_autostart_container() { kind=container && prove_autostart; }
+
+prove_autostart() {
+  local round
+  new_root bookworm amd64
+  went || return
+  check "a kernel, systemd and qemu" host_packages
+  went || return
+  autostart_rounds
+}
+
+autostart_rounds() {
+  check "$vms VMs, with autostart and an order" make_vms
+  went || return
+  check "a service that reports" host_report
+  went || return
+  [ "$kind" = container ] || check "the disk of the host" host_disk
+  went || return
+  check "the first boot starts all, in order" boot_host
+  for ((round = 1; round <= rounds; round++)); do
+    check "reboot $round of $rounds: all stopped in reverse order, and up again in order; disks intact" reboot_host
+  done
+  for ((round = 1; round <= rounds; round++)); do
+    check "power cut $round of $rounds: all up again, in order; disks intact" cut_power
+  done
+  check "a VM whose qemu is killed runs again 10 times, and has failed after the 11th" crash_vm
+  kill_host
+}
+
+host_packages() {
+  apt install systemd-sysv dbus udev kmod qemu-system-x86 qemu-utils pigz procps linux-image-amd64
+}
+
+# vm_dir N: the order of names is that of the start.
+vm_dir() { printf '/srv/vm/vm%02d' "$1"; }
+vm_unit() { printf 'vm@srv-vm-vm%02d.service' "$1"; }
+
+make_vms() {
+  local n
+  put_program x64 "$root/usr/local/bin"
+  nasm -f bin -I "$top/test/guests/" -o "$root/mnt/service.img" "$top/test/guests/service.asm"
+  truncate -s 1M "$root/mnt/service.img"
+  for ((n = vms; n > 0; n--)); do
+    install -d -m 700 "$root$(vm_dir "$n")"
+    inside vm -d "$(vm_dir "$n")" -m 16M -c 1 -p '' --inplace --no-netdev create "V$n" \
+      --from=/mnt/service.img --disk-size=1M
+    inside env SYSTEMD_OFFLINE=1 vm -d "$(vm_dir "$n")" autostart on --system --restart "--order=$n" --timeout=120
+  done
+  inside vm autostart >"$scratch/out"
+  holds "$scratch/out" "^$vms +$(vm_dir "$vms") +systemd, system +yes"
+}
+
+host_report() {
+  cat >"$root/usr/local/sbin/report" <<'TEXT'
+#!/bin/bash
+# Reports on the second serial port, or in a file, what was started with the host.
+if [ -c /dev/ttyS1 ]; then
+  stty -F /dev/ttyS1 raw
+  exec >/dev/ttyS1 2>/dev/null
+else
+  exec >/var/report 2>/dev/null
+fi
+until case $(systemctl is-system-running) in init* | starting) false ;; esac do sleep 1; done
+units=(/etc/systemd/system/multi-user.target.wants/vm@*)
+units=("${units[@]##*/}")
+for unit in "${units[@]}"; do
+  systemctl show --property=Id,ActiveState,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic "$unit" |
+    sort | sed 's/.*=//' | paste -sd' ' | sed 's/^/UNIT /'
+done
+for disk in /srv/vm/*/disk-0.img; do
+  qemu-img check -U -q "$disk"
+  checked=$?
+  echo "DISK $disk $checked $(qemu-io -U -r -f qcow2 -c 'read -v 512 8' "$disk" | sed -n 's/^00000200:  \([0-9a-f ]*[0-9a-f]\) .*/\1/p')"
+done
+# Those of the last shutdown; a container has one boot ID for all of its boots.
+journalctl -o cat -t systemd | sed -n 's/^Stopped \(vm@[^ ]*\).*/STOPPED \1/p' | tail -n "${#units[@]}"
+echo END
+unit=${units[0]}
+grep -qs prove=crash /proc/cmdline /var/prove || exit 0
+for ((n = 1; n <= 11; n++)); do
+  kill -KILL "$(systemctl show --property=MainPID --value "$unit")"
+  for ((wait = 0; wait < 600; wait++)); do
+    state=$(systemctl show --property=ActiveState,NRestarts "$unit" | sort | paste -sd' ')
+    case $state in "ActiveState=active NRestarts=$n" | ActiveState=failed*) break ;; esac
+    sleep 0.5
+  done
+  echo "KILLED $n $state"
+done
+vm -d /srv/vm/vm02 stop --timeout=120
+sleep 10
+echo "BY HAND $(systemctl show --property=ActiveState,Result,NRestarts --value vm@srv-vm-vm02.service | paste -sd' ')"
+echo "STATUS $(vm -d /srv/vm/vm01 status | grep -E '^(state|autostart):' | paste -sd' ')"
+echo OVER
+TEXT
+  chmod 755 "$root/usr/local/sbin/report"
+  printf '%s\n' '[Unit]' 'After=multi-user.target' '[Service]' 'ExecStart=/usr/local/sbin/report' '[Install]' \
+    'WantedBy=multi-user.target' >"$root/etc/systemd/system/report.service"
+  ln -sf ../report.service "$root/etc/systemd/system/multi-user.target.wants/"
+  mkdir -p "$root/var/log/journal"
+  systemd-id128 new >"$root/etc/machine-id" 2>/dev/null || : >"$root/etc/machine-id"
+}
+
+# host_disk: the root as a disk, and an initramfs that mounts it.
+host_disk() {
+  local release module file
+  release=$(cd "$root/lib/modules" && echo *)
+  mkdir -p "$scratch/initrd"/{bin,new,dev,modules}
+  cp "$(command -v busybox)" "$scratch/initrd/bin/busybox"
+  ln -sf busybox "$scratch/initrd/bin/sh"
+  for module in virtio_pci virtio_blk ext4 crc32c_generic; do
+    modprobe -d "$root" -S "$release" --show-depends "$module" | sed -n 's/^insmod \(\S*\).*/\1/p'
+  done | awk '!seen[$0]++' >"$scratch/modules"
+  while read -r file; do
+    cp "$file" "$scratch/initrd/modules/"
+    echo "/modules/${file##*/}"
+  done <"$scratch/modules" >"$scratch/initrd/order"
+  cat >"$scratch/initrd/init" <<'TEXT'
+#!/bin/sh
+/bin/busybox mount -t devtmpfs dev /dev
+for module in $(/bin/busybox cat /order); do /bin/busybox insmod "$module"; done
+until [ -b /dev/vda ]; do /bin/busybox usleep 100000; done
+/bin/busybox mount -t ext4 /dev/vda /new
+/bin/busybox mount -o move /dev /new/dev
+exec /bin/busybox switch_root /new /sbin/init
+TEXT
+  chmod 755 "$scratch/initrd/init"
+  (cd "$scratch/initrd" && find . | cpio -o -H newc --quiet) >"$scratch/initrd.img"
+  cp "$root"/boot/vmlinuz-* "$scratch/vmlinuz"
+  rm -rf "$root"/var/cache/apt/* "$root"/usr/share/{doc,locale,man} "$root"/var/lib/apt/lists/*
+  # The mounts of the root are not on this disk.
+  mkdir -p "$scratch/bare"
+  mount --bind "$root" "$scratch/bare"
+  mke2fs -q -t ext4 -d "$scratch/bare" "$scratch/host.img" 2560M
+  umount "$scratch/bare"
+  mkfifo "$scratch/monitor.in" "$scratch/monitor.out"
+}
+
+# start_host [WORD...]: further words of the kernel's command line.
+start_host() {
+  rm -f "$scratch/report"
+  if [ "$kind" = container ]; then
+    start_container "$@"
+    return
+  fi
+  qemu-system-x86_64 -nodefaults -no-reboot -display none -machine pc -cpu max -smp 2 -m 2G \
+    -accel tcg,thread=multi -kernel "$scratch/vmlinuz" -initrd "$scratch/initrd.img" \
+    -append "console=ttyS0 quiet no_timer_check panic=1 systemd.show_status=0 mitigations=off $*" \
+    -drive "file=$scratch/host.img,format=raw,if=virtio" -serial "file:$scratch/console" \
+    -serial "file:$scratch/report" -monitor "pipe:$scratch/monitor" </dev/null >"$scratch/qemu" 2>&1 &
+  echo "$!" >"$scratch/host.pid"
+  cat "$scratch/monitor.out" >/dev/null &
+}
+
+# start_container [WORD...]: systemd as the first process of namespaces, in a control group of its own.
+start_container() {
+  local n
+  echo "$*" >"$root/var/prove"
+  rm -f "$root/var/report"
+  ln -s "$root/var/report" "$scratch/report"
+  unshare --mount --pid --ipc --uts --fork --kill-child --propagation private bash -ec '
+    cd "$1"
+    mount -t cgroup2 cgroup mnt
+    mkdir -p "mnt/$2"
+    echo 0 >"mnt/$2/cgroup.procs"
+    umount mnt
+    mount -t proc proc proc
+    mount -t sysfs -o ro sys sys
+    mount -t tmpfs -o mode=755 dev dev
+    for device in null zero full random urandom tty; do cp -a "/dev/$device" dev/; done
+    mkdir dev/pts dev/shm
+    mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+    ln -s pts/ptmx dev/ptmx
+    ln -s /proc/self/fd dev/fd
+    mount -t tmpfs -o mode=755 run run
+    exec unshare --cgroup bash -ec "mount -t cgroup2 cgroup sys/fs/cgroup
+      exec env -i container=prove PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --log-target=journal"
+  ' prove "$root" "vm-prove-${scratch##*.}" </dev/null >"$scratch/console" 2>&1 &
+  for ((n = 0; n < 100; n++)); do
+    [ ! -s "/proc/$!/task/$!/children" ] || break
+    sleep 0.1
+  done
+  tr -d ' ' <"/proc/$!/task/$!/children" >"$scratch/host.pid"
+}
+
+# power_off: as by the power button, in order.
+power_off() {
+  if [ "$kind" = container ]; then
+    kill -s RTMIN+4 "$(<"$scratch/host.pid")"
+  else
+    echo system_powerdown >"$scratch/monitor.in"
+  fi
+  wait_gone "$(<"$scratch/host.pid")"
+}
+
+kill_host() {
+  local pid
+  pid=$(<"$scratch/host.pid")
+  kill -KILL "$pid" 2>/dev/null || :
+  wait_gone "$pid"
+}
+
+wait_gone() {
+  local n
+  for ((n = 0; n < 1200; n++)); do
+    [ -d "/proc/$1" ] && ! grep -q '^State:\sZ' "/proc/$1/status" 2>/dev/null || return 0
+    sleep 0.5
+  done
+  fail "the host does not end"
+}
+
+# reported LINE: until the host has said that.
+reported() {
+  local n
+  for ((n = 0; n < 1800; n++)); do
+    ! grep -qx "$1" "$scratch/report" 2>/dev/null || return 0
+    [ -d "/proc/$(<"$scratch/host.pid")" ] || break
+    sleep 0.5
+  done
+  tail -n 20 "$scratch/console" "$scratch/report"
+  fail "the host has not reported $1"
+}
+
+# counts FIELD: of each VM, in their order: 1: starts, 2: stops. Each is of four bytes, the lowest first.
+counts() {
+  local bytes at=$((($1 - 1) * 4))
+  while read -ra bytes; do
+    printf '%d\n' "0x${bytes[at + 1]}${bytes[at]}"
+  done < <(sed -n 's/^DISK [^ ]* 0 //p' "$scratch/report") | paste -sd' '
+}
+
+# all_up STARTS STOPS: so often each guest has been started and stopped.
+all_up() {
+  local n last=0 state begun entered
+  for ((n = 1; n <= vms; n++)); do
+    # By name: ActiveEnterTimestampMonotonic, ActiveState, Id, InactiveExitTimestampMonotonic
+    read -r entered state _ begun < <(sed -n "s/^UNIT \(.* $(vm_unit "$n") .*\)/\1/p" "$scratch/report")
+    [ "$state" = active ] || fail "VM $n is ${state:-not reported}"
+    [ "$begun" -ge "$last" ] || fail "VM $n was started before the one before it had been"
+    last=$entered
+  done
+  [ "$(counts 1)" = "$(repeat "$1")" ] || fail "starts: $(counts 1) instead of $1 each"
+  [ "$(counts 2)" = "$(repeat "$2")" ] || fail "stops: $(counts 2) instead of $2 each"
+}
+repeat() { for ((n = 0; n < vms; n++)); do echo "$1"; done | paste -sd' '; }
+
+# What each guest's counters are to be.
+expect_counts() { printf '%s %s\n' "$1" "$2" >"$scratch/counts"; }
+
+boot_host() {
+  start_host
+  reported END
+  expect_counts 1 0
+  all_up 1 0
+}
+
+reboot_host() {
+  local starts stops n
+  read -r starts stops <"$scratch/counts"
+  power_off
+  expect_counts $((starts + 1)) $((stops + 1))
+  start_host
+  reported END
+  all_up $((starts + 1)) $((stops + 1))
+  for ((n = vms; n > 0; n--)); do echo "STOPPED $(vm_unit "$n")"; done >"$scratch/expected"
+  grep '^STOPPED' "$scratch/report" | diff "$scratch/expected" -
+}
+
+cut_power() {
+  local starts stops
+  read -r starts stops <"$scratch/counts"
+  kill_host
+  expect_counts $((starts + 1)) "$stops"
+  start_host
+  reported END
+  all_up $((starts + 1)) "$stops"
+}
+
+crash_vm() {
+  local n
+  kill_host
+  start_host prove=crash
+  reported OVER
+  for ((n = 1; n <= 10; n++)); do holds "$scratch/report" "^KILLED $n ActiveState=active NRestarts=$n"; done
+  holds "$scratch/report" '^KILLED 11 ActiveState=failed' '^BY HAND .*inactive' '^STATUS .*crashed .*failed '
+}

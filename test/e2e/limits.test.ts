@@ -1,0 +1,71 @@
+/** Limits of qemu by a real systemd: a manager of the user, in a mount namespace whose /run says that systemd has booted. */
+import { expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { QmpClient } from "../../src/qmp/client.ts";
+import { binary, type Sandbox } from "./harness.ts";
+import { configure, isRoot, shell, smallSandbox, suite } from "./tools.ts";
+
+/** Prints JSON of status, and the groups of qemu. */
+const script = (words: string): string => `
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/system /run/user/0
+export XDG_RUNTIME_DIR=/run/user/0
+/lib/systemd/systemd --user --unit=basic.target >/dev/null 2>&1 &
+manager=$!
+trap 'kill $manager' EXIT
+for i in $(seq 100); do [ -S /run/user/0/bus ] && busctl --user status org.freedesktop.systemd1 >/dev/null 2>&1 && break; sleep 0.1; done
+${words} run --detach >&2
+${words} status --json
+pid=$(${words} status --json | sed -n 's/^ *"pid": \\([0-9]*\\).*/\\1/p')
+cat /proc/$pid/cgroup
+${words} stop --force >&2
+`;
+
+/** Limits of the first disk, as qemu has them. */
+async function limitsInQemu(box: Sandbox): Promise<unknown> {
+  const qmp = await QmpClient.connect(join(box.work, "qmp.sock"));
+  try {
+    const drives = (await qmp.executeUntyped("query-block")) as { inserted: Record<string, unknown> }[];
+    const { iops, bps } = drives.find(({ inserted }) => inserted?.["node-name"] === "disk0")!.inserted;
+    return { iops, bps };
+  } finally {
+    qmp.close();
+  }
+}
+
+suite(
+  "limits",
+  () => {
+    test("of a disk: at the start, changed at once, and unchanged by a live backup", async () => {
+      using box = smallSandbox();
+      configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=16M)\n");
+      await box.ok(["create", "G"]);
+      await box.ok(["disk", "set", "0", "--iops=100", "--bps=1M"]);
+      await box.ok(["run", "--detach"]);
+      expect(await limitsInQemu(box)).toEqual({ iops: 100, bps: 1 << 20 });
+      await box.ok(["backup", "--format=qcow2", "S0"]);
+      expect(await limitsInQemu(box)).toEqual({ iops: 100, bps: 1 << 20 });
+      await box.ok(["disk", "set", "0", "--iops=0"]);
+      expect(await limitsInQemu(box)).toEqual({ iops: 0, bps: 1 << 20 });
+      await box.ok(["stop", "--force"]);
+    });
+
+    // A container without systemd as PID 1 lets root run one.
+    const withSystemd =
+      isRoot && Bun.which("busctl") !== null && Bun.which("unshare") !== null ? test : test.skip;
+    withSystemd("by systemd: a scope in the slice, named in status", async () => {
+      using box = smallSandbox();
+      await box.ok(["create", "lim it"]);
+      await box.ok(["set", "CPU_QUOTA=50%", "MEMORY_MAX=1G", "SLICE=vmtest.slice"]);
+      const words = `env HOME=${box.home} TMPDIR=${box.tmp} ${binary} -d ${box.host}`;
+      const path = box.path("script.sh");
+      writeFileSync(path, script(words));
+      const output = await shell(`unshare -m bash ${path}`, box.host);
+      expect(output).toMatch(/0::\/\S*vmtest\.slice\/vm-lim\\x20it-\d+\.scope\n/);
+      expect(output).toMatch(/"group": "\/\S*vmtest\.slice\/vm-lim/);
+    });
+  },
+  ["unshare"],
+);

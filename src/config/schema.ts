@@ -217,7 +217,7 @@ export const SCHEMA = {
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
   JAIL: setting(
     oneOf(["auto", "off"]),
-    "confine qemu: auto: as far as this host can; off: not; not from guest.env",
+    "confine qemu by bubblewrap: auto: as far as this host can; off: not; not from guest.env",
   ),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
   MEDIA_STORAGE: setting(text, "directory of ISO images below MEDIA"),

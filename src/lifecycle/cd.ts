@@ -13,7 +13,7 @@ import type { ArgsOf } from "../qmp/commands.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Vm } from "../vm/find.ts";
-import { nameForQemu } from "../live/lend.ts";
+import { nameForQemu, takeBack } from "../live/lend.ts";
 import { Media, NoSuchIso } from "../vm/media.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { withMachine } from "./disks/open.ts";
@@ -94,7 +94,8 @@ async function changeMedium(
   opening: { command: string; force: boolean },
 ): Promise<void> {
   const old = drive.inserted?.["node-name"];
-  const open = new Set((await listBlockNodes(qmp)).map(({ node }) => node));
+  const nodes = await listBlockNodes(qmp);
+  const open = new Set(nodes.map(({ node }) => node));
   // What a killed command has left.
   for (const node of CD_NODES) if (open.has(node) && node !== old) await removeNode(qmp, node);
   const next = CD_NODES.find((node) => node !== old)!;
@@ -112,7 +113,9 @@ async function changeMedium(
   if (old !== undefined) await qmp.execute("blockdev-remove-medium", { id: CD_DEVICE });
   if (path !== undefined) await qmp.execute("blockdev-insert-medium", { id: CD_DEVICE, "node-name": next });
   await qmp.execute("blockdev-close-tray", { id: CD_DEVICE });
-  if (old !== undefined) await removeNode(qmp, old);
+  if (old === undefined) return;
+  await removeNode(qmp, old);
+  await takeBack(qmp, work.dir, nodes.find(({ node }) => node === old)?.file);
 }
 
 /** How long the guest may take to open a drive that it has locked. */

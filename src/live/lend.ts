@@ -1,26 +1,21 @@
 /** Files for a running qemu that is in a root of its own: what is not there is passed by descriptor. */
 import { constants } from "node:fs";
-import { basename, join } from "node:path";
-import { realPath } from "../lib/read-file.ts";
+import { join } from "node:path";
 import { LENT } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf } from "../qmp/commands.ts";
 import { lendFile } from "../qmp/send-descriptor.ts";
-import { isDiskName, WORK } from "../store/layout.ts";
+import { WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 
 type AddedNode = ArgsOf<"blockdev-add">;
 
-/** Does qemu see the working directory only, as recorded at its start? */
-const isJailed = (workdir: string): boolean => readMark(workdir)?.run?.jail?.namespaces === true;
-
-/** Only the VM's own disks can be written there, also new ones. */
-const isInJail = (workdir: string, path: string): boolean =>
-  isDiskName(basename(path)) && realPath(path) === join(realPath(workdir) ?? workdir, basename(path));
+/** Does qemu see only what was there at its start, as recorded then? */
+export const isJailed = (workdir: string): boolean => readMark(workdir)?.run?.jail?.namespaces === true;
 
 /**
- * The name by which the VM's qemu opens a file: its path, if it is one of the VM's own disks. Called under the VM's lock,
- * with a connection to another monitor, as qemu closes what it was sent with the last one.
+ * The name by which the VM's qemu opens a file that it did not have at its start. Called under the VM's lock, with a
+ * connection to another monitor, as qemu closes what it was sent with the last one.
  * @param monitor to which this process is not connected
  * @throws QmpError, or a system error
  */
@@ -30,9 +25,16 @@ export async function nameForQemu(
   access: "read" | "write",
   monitor: typeof WORK.qmp | typeof WORK.backup = WORK.backup,
 ): Promise<string> {
-  if (!isJailed(workdir) || isInJail(workdir, path)) return path;
+  if (!isJailed(workdir)) return path;
   const flags = access === "read" ? constants.O_RDONLY : constants.O_RDWR;
   return lendFile(join(workdir, monitor), path, flags | constants.O_NONBLOCK);
+}
+
+/** Has qemu close what it was handed of a file that it no longer uses. */
+export async function takeBack(qmp: QmpClient, workdir: string, path: string | undefined): Promise<void> {
+  if (path === undefined || !isJailed(workdir)) return;
+  for (const { "fdset-id": id, fds } of await qmp.execute("query-fdsets"))
+    if (fds.some(({ opaque }) => opaque === path)) await qmp.execute("remove-fd", { "fdset-id": id });
 }
 
 /** `blockdev-add` of images for a snapshot. @param qmp connected to the monitor for snapshots */

@@ -51,7 +51,7 @@ function findOwnProgram(name: string): WantedPath[] {
 }
 
 /** The widest last. */
-const ACCESSES: readonly JailPath["access"][] = ["read", "write", "device"];
+const ACCESSES: readonly JailPath["access"][] = ["read", "create", "write", "device"];
 
 /**
  * What a jail's root holds.
@@ -73,7 +73,10 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
   const outer = (path: string): JailPath | undefined =>
     paths.findLast((item) => path.startsWith(item.path + sep));
   return {
-    paths: paths.filter(({ path, access }) => outer(path)?.access !== access),
+    paths: paths.filter(({ path, access }) => {
+      const around = outer(path)?.access;
+      return around !== access && !(around === "write" && access === "create");
+    }),
     // Those within a directory of the jail are there with it.
     links: [...links].filter(([path]) => outer(path) === undefined && !found.has(path)),
   };
@@ -179,16 +182,12 @@ function pathsBehind(path: string): WantedPath[] {
 /** An image that refers to something else than a file by its path. */
 export class UnknownReference extends Error {}
 
-/**
- * A working directory, in which only some files are to be written. Others that are there are read-only, and new ones can be
- * created: sockets, logs.
- * @param isWritten by name
- */
-export const pathsOfDirectory = (directory: string, isWritten: (name: string) => boolean): WantedPath[] => [
-  toWrite(directory),
+/** A working directory: qemu creates sockets there, and does not write to what is there, unless that is wanted besides. */
+export const pathsOfDirectory = (directory: string): WantedPath[] => [
+  { path: directory, access: "create" },
   ...readdirSync(directory).flatMap((name) => {
     const path = join(directory, name);
     const stats = lstatOf(path);
-    return (stats?.isFile() || stats?.isDirectory()) && !isWritten(name) ? [toRead(path)] : [];
+    return stats?.isFile() || stats?.isDirectory() ? [toRead(path)] : [];
   }),
 ];

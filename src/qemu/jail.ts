@@ -3,11 +3,14 @@
  * privileges. Paths in it equal those outside: argument lists and QMP commands stay as they are.
  */
 
-/** A file or directory in a jail. `device`: with its device nodes. */
+/**
+ * A file or directory in a jail. `create`: qemu creates its sockets there when it starts, and cannot write there once it
+ * runs (seal-jail.ts). `device`: with its device nodes.
+ */
 export interface JailPath {
   /** Absolute, symlinks resolved. */
   path: string;
-  access: "read" | "write" | "device";
+  access: "read" | "create" | "write" | "device";
 }
 
 /** The lowest user of qemus that root starts: above those that systems give out. */
@@ -52,14 +55,24 @@ export interface JailStart {
   whenOrphaned: "TERM" | "none";
 }
 
-/** Pure: the words in front of qemu's command line. */
-export function buildJailArgv({ root, setpriv, user }: Jail, start: JailStart): string[] {
-  return [...(root ? buildRootArgs(root, start) : []), ...buildPrivilegeArgs(root, setpriv, user, start)];
+/** Pure: the words in front of qemu's command line. @param view of its root */
+export function buildJailArgv(
+  { root, setpriv, user }: Jail,
+  view: JailView | undefined,
+  start: JailStart,
+): string[] {
+  return [
+    ...(root && view ? buildRootArgs(root, view, start) : []),
+    ...buildPrivilegeArgs(root, setpriv, user, start),
+  ];
 }
 
 /** qemu is the first process of its PID namespace: none is left beside it. bwrap itself sets no_new_privs. */
-function buildRootArgs({ bwrap, offline, view }: JailRoot, { directory, infoFd }: JailStart): string[] {
-  const { paths, links } = view();
+function buildRootArgs(
+  { bwrap, offline }: JailRoot,
+  { paths, links }: JailView,
+  { directory, infoFd }: JailStart,
+): string[] {
   return [
     bwrap,
     "--unshare-ipc",
@@ -84,7 +97,7 @@ function buildRootArgs({ bwrap, offline, view }: JailRoot, { directory, infoFd }
   ];
 }
 
-const BINDS = { read: "--ro-bind", write: "--bind", device: "--dev-bind" } as const;
+const BINDS = { read: "--ro-bind", create: "--bind", write: "--bind", device: "--dev-bind" } as const;
 
 function buildPrivilegeArgs(
   root: JailRoot | undefined,

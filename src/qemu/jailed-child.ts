@@ -1,14 +1,19 @@
 import { closeSync, read } from "node:fs";
 import { constants } from "node:os";
 import { hasErrno } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
 import { forbidCoreDumps, pipe } from "../process/libc.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
+import { sealDirectory } from "./seal-jail.ts";
 
 /** A qemu, in its jail or without one. */
 export interface QemuChild extends Child {
   /** Resolves to qemu's own pid, which `pid` is from then on; to that of bwrap if that has not started it. */
   settlePid(): Promise<number>;
+  /** Once qemu has created its sockets: has it create nothing else. Never throws. */
+  seal(): Promise<void>;
 }
 
 /** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
@@ -25,7 +30,8 @@ export function startQemuChild(
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
-  const words = buildJailArgv(jail, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
+  const view = jail.root?.view();
+  const words = buildJailArgv(jail, view, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
   let child: Child;
   try {
     child = start([...words, requireProgram(qemu!), ...args], {
@@ -45,10 +51,14 @@ export function startQemuChild(
     closeSync(readEnd);
     return withOwnPid(child);
   }
-  return followJailed(child, readEnd);
+  return followJailed(child, readEnd, view?.paths.find(({ access }) => access === "create")?.path);
 }
 
-const withOwnPid = (child: Child): QemuChild => ({ ...child, settlePid: async () => child.pid });
+const withOwnPid = (child: Child): QemuChild => ({
+  ...child,
+  settlePid: async () => child.pid,
+  seal: async () => {},
+});
 
 const MAX_INFO_BYTES = 4096;
 
@@ -72,7 +82,9 @@ const readPiece = (fd: number, to: Buffer): Promise<number> =>
   new Promise((resolve) => read(fd, to, 0, to.length, null, (error, length) => resolve(error ? 0 : length)));
 
 /** bwrap is qemu's parent: it waits for it, and exits as it does. */
-function followJailed(child: Child, readEnd: number): QemuChild {
+function followJailed(child: Child, readEnd: number, sealed: string | undefined): QemuChild {
+  let isOver = false;
+  void child.done.then(() => (isOver = true));
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
@@ -85,6 +97,11 @@ function followJailed(child: Child, readEnd: number): QemuChild {
       return pid ?? child.pid;
     },
     settlePid: () => settled,
+    seal: async () => {
+      const problem = sealed === undefined ? undefined : await sealDirectory(await settled, sealed);
+      if (problem !== undefined && !isOver)
+        warnOnce(`qemu can create files in ${plain(sealed!)}: ${plain(problem)}`);
+    },
     done: child.done.then((result) => {
       const signal = signalOfStatus(result.status);
       return signal === undefined ? result : { ...result, status: null, signal: nameOfSignal(signal) };

@@ -39,7 +39,7 @@ export async function probeJail(cacheDirectory: string | undefined): Promise<Jai
     if (mark !== undefined) rmSync(mark, { force: true });
   };
   const host = identifyHost(bwrap);
-  const works = mark !== undefined && readMark(mark) === host;
+  const works = mark !== undefined && readJailMark(mark) === host;
   const problem = works ? undefined : await tryJail(bwrap, setpriv);
   if (problem !== undefined) return { bwrap: undefined, setpriv, problem, forget };
   if (mark !== undefined && !works) remember(mark, host);
@@ -48,7 +48,7 @@ export async function probeJail(cacheDirectory: string | undefined): Promise<Jai
 
 const MAX_MARK_BYTES = 256;
 
-function readMark(path: string): string | undefined {
+function readJailMark(path: string): string | undefined {
   try {
     return readNamed(path, MAX_MARK_BYTES).toString();
   } catch {
@@ -111,7 +111,7 @@ async function tryJail(bwrap: string, setpriv: string | undefined): Promise<stri
   const [readEnd, writeEnd] = pipe();
   try {
     const start = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
-    const argv = [...buildJailArgv(jail, start), findProgram("true") ?? "/bin/true"];
+    const argv = [...buildJailArgv(jail, viewOf("true", []), start), findProgram("true") ?? "/bin/true"];
     const result = await exec(argv, { anyStatus: true, furtherFds: [writeEnd] });
     return result.status === 0 ? undefined : `bwrap: ${plain(lastLineOf(result).replace(/^bwrap: /, ""))}`;
   } finally {

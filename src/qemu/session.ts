@@ -129,7 +129,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     await companion?.end();
     throw failure;
   }
-  await child.settlePid();
+  await child.seal();
   if (companion) closeSync(companion.fd);
   takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;

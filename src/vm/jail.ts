@@ -1,4 +1,5 @@
-import { statfsSync } from "node:fs";
+import { closeSync, constants, openSync, statfsSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Settings } from "../config/schema.ts";
 import { sha256 } from "../lib/crypto.ts";
 import { warnOnce } from "../lib/log.ts";
@@ -15,8 +16,8 @@ import {
   type WantedPath,
 } from "../qemu/jail-view.ts";
 import { FIRST_UID, type Jail } from "../qemu/jail.ts";
-import { JAIL_CAPABILITIES, NOT_INSTALLED, probeJail } from "../qemu/probe-jail.ts";
-import { isDiskName, WORK } from "../store/layout.ts";
+import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
+import { WORK } from "../store/layout.ts";
 import type { JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
 
@@ -40,16 +41,26 @@ export interface JailRequest {
   further?: readonly WantedPath[];
 }
 
-/** Files in a working directory that qemu writes to, besides those that the machine's arguments name. */
-const WRITTEN: ReadonlySet<string> = new Set([
-  WORK.consoleLog,
-  WORK.rescueConsoleLog,
-  WORK.eventsIn,
-  WORK.eventsOut,
-  WORK.screen,
-]);
+/** Files that qemu writes to, besides disks: they exist before it starts, as it creates none later. */
+function createWritten(machine: Machine | undefined, directory: string): WantedPath[] {
+  if (!machine) return [];
+  const { consoleLog, events } = machine.files;
+  const ofGuest = events === undefined ? [] : [WORK.eventsIn, WORK.eventsOut, WORK.screen];
+  return [consoleLog, ...ofGuest].map((name) => {
+    const path = resolve(directory, name);
+    createIfMissing(path);
+    return { path, access: "write" };
+  });
+}
 
-const isWritten = (name: string): boolean => WRITTEN.has(name) || isDiskName(name);
+function createIfMissing(path: string): void {
+  const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
+  try {
+    closeSync(openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600));
+  } catch {
+    // Something else is there, about which qemu complains.
+  }
+}
 
 const BARE: JailRecord = {
   namespaces: false,
@@ -69,6 +80,9 @@ export const confineBy =
   async (machine, directory) =>
     (await planJail(context, settings, { machine, directory })).jail;
 
+const warnOfRights = (reason: string): void =>
+  warnOnce(`JAIL=auto: qemu has no root and namespaces of its own: ${reason}`);
+
 /** Decides on the jail of a qemu, by JAIL, this host and the machine. */
 export async function planJail(
   context: Pick<Context, "cacheDirectory">,
@@ -81,17 +95,20 @@ export async function planJail(
   const { program = ARCH[machine!.arch].binary } = request;
   const traits = machine ?? NO_GUEST;
   const loose = findLoose(traits);
-  if (loose?.helper) return { jail: undefined, record: { ...BARE, uid: own, reasons: [loose.reason] } };
+  if (loose?.helper) {
+    warnOfRights(loose.reason);
+    return { jail: undefined, record: { ...BARE, uid: own, reasons: [loose.reason] } };
+  }
   const { bwrap, setpriv, problem, forget } = await probeJail(context.cacheDirectory);
   const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
-  const withoutRoot = (reason: string): PlannedJail => ({
-    jail: { root: undefined, setpriv, user: undefined },
-    record: { ...BARE, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
-  });
-  if (bwrap === undefined) {
-    if (problem !== NOT_INSTALLED) warnOnce(`qemu has no root and namespaces of its own: ${problem}`);
-    return withoutRoot(problem!);
-  }
+  const withoutRoot = (reason: string): PlannedJail => {
+    warnOfRights(reason);
+    return {
+      jail: { root: undefined, setpriv, user: undefined },
+      record: { ...BARE, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
+    };
+  };
+  if (bwrap === undefined) return withoutRoot(problem!);
   if (loose) return withoutRoot(loose.reason);
   let paths: WantedPath[];
   try {
@@ -108,7 +125,10 @@ export async function planJail(
         bwrap,
         offline,
         forget,
-        view: () => viewOf(program, [...pathsOfDirectory(directory, isWritten), ...paths]),
+        view: () => {
+          const written = createWritten(machine, directory);
+          return viewOf(program, [...pathsOfDirectory(directory), ...written, ...paths]);
+        },
       },
       setpriv,
       user,

@@ -4,7 +4,7 @@ import { chmodSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:
 import { join } from "node:path";
 import { binary, Sandbox } from "./harness.ts";
 import { ATTEMPTS, intruder } from "./jail-intruder.ts";
-import { configure, isRoot, rootTest, shell, suite } from "./tools.ts";
+import { configure, isRoot, qemuPid, rootTest, shell, smallSandbox, suite } from "./tools.ts";
 
 /** No name of a user: any other than root's. */
 const PLAIN_UID = 61_234;
@@ -36,7 +36,7 @@ class House implements Disposable {
     const { box, uid } = this;
     mkdirSync(join(box.home, ".ssh"));
     writeFileSync(join(box.home, ".ssh/id_ed25519"), "key", { mode: 0o600 });
-    configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=1M)\nUSENETDEV=\nSHARES=()\n");
+    configure(box, "JAIL=auto\nMEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=1M)\nUSENETDEV=\nSHARES=()\n");
     const other = join(box.top, "other");
     mkdirSync(other);
     const abstract = `intruder-${process.pid}-${uid}`;
@@ -127,6 +127,33 @@ suiteHere(
         },
       );
     }
+
+    test("a running VM: qemu is alone, creates no files, and takes new disks, CDs and screenshots", async () => {
+      using box = smallSandbox();
+      configure(
+        box,
+        "JAIL=auto\nMEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=1M)\nUSENETDEV=\nSHARES=()\nSNAPSHOT_FORMAT=qcow2\n",
+      );
+      await box.ok(["--inplace", "create", "G"]);
+      await box.ok(["run", "--detach"]);
+      const pid = await qemuPid(box);
+      const status = JSON.parse((await box.ok(["status", "--json"])).stdout) as { pid: number };
+      expect(status.pid).toBe(pid);
+      expect((await box.leftovers()).map((line) => line.split(" ")[0])).toEqual([String(pid)]);
+      const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n");
+      const options = mounts.find((line) => line.split(" ")[4] === box.host)!.split(" ")[5];
+      expect(options).toMatch(/^ro,/);
+      await box.ok(["disk", "add", "VIRT=1M"]);
+      await box.ok(["backup"]);
+      await box.ok(["backup"]);
+      await box.ok(["screenshot", box.path("screen.png")]);
+      const iso = box.path("any.iso");
+      writeFileSync(iso, Buffer.alloc(1 << 20));
+      await box.ok(["cd", iso]);
+      await box.ok(["cd", "--eject"]);
+      await box.ok(["stop", "--force"]);
+      await box.ok(["verify", "--all"]);
+    });
   },
   ["bwrap", "perl", "setpriv"],
 );

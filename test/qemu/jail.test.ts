@@ -1,6 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync } from "node:fs";
-import { buildJailArgv, findJailFailure, readJailedPid, signalOfStatus, type Jail } from "../../src/qemu/jail.ts";
+import {
+  buildJailArgv,
+  findJailFailure,
+  readJailedPid,
+  signalOfStatus,
+  type Jail,
+} from "../../src/qemu/jail.ts";
 import { pathsOfDirectory, viewOf } from "../../src/qemu/jail-view.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -18,8 +24,8 @@ const ROOT: Jail["root"] = {
   }),
 };
 const START = { directory: "/vm", infoFd: 5, whenOrphaned: "TERM" } as const;
-const line = (jail: Jail, start: Parameters<typeof buildJailArgv>[1] = START): string =>
-  buildJailArgv(jail, start).join(" ");
+const line = (jail: Jail, start: Parameters<typeof buildJailArgv>[2] = START): string =>
+  buildJailArgv(jail, jail.root?.view(), start).join(" ");
 
 describe("the words before qemu", () => {
   test("namespaces and a root", () => {
@@ -78,7 +84,10 @@ test.each([
 });
 
 test.each([
-  ["bwrap: Can't find source path /x: No such file or directory\n", "Can't find source path /x: No such file or directory"],
+  [
+    "bwrap: Can't find source path /x: No such file or directory\n",
+    "Can't find source path /x: No such file or directory",
+  ],
   ["a line\n  bwrap: execvp qemu: No such file or directory", "execvp qemu: No such file or directory"],
   ["bwrap: a warning\nqemu: could not open disk", undefined],
   ["", undefined],
@@ -107,8 +116,18 @@ describe("the root", () => {
   test("holds a directory once, and in it what has another access", () => {
     mkdirSync(temp.path("work"));
     for (const name of ["disk-0.img", "guest.env"]) temp.write(`work/${name}`, "");
-    const wanted = pathsOfDirectory(temp.path("work"), (name) => name.startsWith("disk-"));
-    expect(view(...wanted).paths).toEqual(["write /work", "read /work/guest.env"]);
+    const disk = { path: temp.path("work/disk-0.img"), access: "write" } as const;
+    expect(view(...pathsOfDirectory(temp.path("work")), disk).paths).toEqual([
+      "create /work",
+      "write /work/disk-0.img",
+      "read /work/guest.env",
+    ]);
+  });
+
+  test("a working directory in a writable share stays writable", () => {
+    mkdirSync(temp.path("work"));
+    const share = { path: temp.top, access: "write" } as const;
+    expect(view(...pathsOfDirectory(temp.path("work")), share).paths).toEqual(["write "]);
   });
 
   test("of one place the widest access is in force", () => {

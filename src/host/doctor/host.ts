@@ -69,19 +69,19 @@ function checkSetpriv(): Check {
   };
 }
 
-/** What confines the qemus that this user starts, and why not more. Starts a program in a jail. */
+/** What confines the qemus that this user starts, or could with JAIL=auto, and why not more. Starts a program in a jail. */
 export async function checkJail({ JAIL }: Pick<Settings, "JAIL">): Promise<Check> {
   const common = { name: "jail", needed: false, use: "confining qemu" };
-  if (JAIL === "off")
-    return { ...common, state: "limited", detail: "JAIL=off: qemu has all rights of its user" };
   const { bwrap, setpriv, problem } = await probeJail(undefined);
   const user = process.getuid!() !== 0 ? "" : setpriv === undefined ? ", as root" : ", a user of its own";
-  if (bwrap !== undefined) return { ...common, state: "ok", detail: `${bwrap}: namespaces, own root${user}` };
+  const unused = JAIL === "off" ? "; not used: JAIL=off" : "";
+  if (bwrap !== undefined)
+    return { ...common, state: "ok", detail: `${bwrap}: namespaces, own root${user}${unused}` };
   const rest = setpriv === undefined ? "nothing confines qemu" : "no new privileges only";
   return {
     ...common,
     state: problem === NOT_INSTALLED ? "missing" : "limited",
-    detail: oneLine(`${rest}: ${problem}`),
+    detail: oneLine(unused ? problem! : `${rest}: ${problem}`),
     ...(problem === NOT_INSTALLED && { packages: PACKAGES.bwrap }),
   };
 }

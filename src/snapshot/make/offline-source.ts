@@ -36,6 +36,8 @@ export async function openOffline(
     program: argv[0]!,
     directory: staged,
     further: [
+      // It creates the images there.
+      { path: staged, access: "write" },
       ...pathsOfDisks(sources.filter(({ disk }) => disk)),
       { path: join(vm.hostdir, HOST.backups), access: "read" },
     ],

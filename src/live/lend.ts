@@ -1,9 +1,8 @@
 /** Files for a running qemu that is in a root of its own: what is not there is passed by descriptor. */
 import { constants } from "node:fs";
 import { join } from "node:path";
-import { LENT } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { ArgsOf } from "../qmp/commands.ts";
+import { LENT, type ArgsOf } from "../qmp/commands.ts";
 import { lendFile } from "../qmp/send-descriptor.ts";
 import { WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";

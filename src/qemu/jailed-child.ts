@@ -11,22 +11,23 @@ import { sealDirectory } from "./seal-jail.ts";
 /** A qemu, in its jail or without one. */
 export interface QemuChild extends Child {
   /** Resolves to qemu's own pid, which `pid` is from then on; to that of bwrap if that has not started it. */
-  settlePid(): Promise<number>;
+  settlePid?(): Promise<number>;
   /** Once qemu has created its sockets: has it create nothing else. Never throws. */
-  seal(): Promise<void>;
+  seal?(): Promise<void>;
 }
+
+export type ChildOptions = StartOptions & {
+  whenOrphaned: "TERM" | "none";
+  cwd: string;
+  furtherFds: number[];
+};
 
 /** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
 const noEnvironment = (): Record<string, undefined> =>
   Object.fromEntries(Object.keys(process.env).map((name) => [name, undefined]));
 
 /** @param argv qemu's command line */
-export function startQemuChild(
-  argv: readonly string[],
-  jail: Jail | undefined,
-  options: StartOptions & { whenOrphaned: "TERM" | "none"; cwd: string; furtherFds: number[] },
-): QemuChild {
-  if (!jail) return withOwnPid(start(argv, options));
+export function startQemuChild(argv: readonly string[], jail: Jail, options: ChildOptions): QemuChild {
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
@@ -49,16 +50,10 @@ export function startQemuChild(
   if (child.pid > 0) forbidCoreDumps(child.pid);
   if (!jail.root) {
     closeSync(readEnd);
-    return withOwnPid(child);
+    return child;
   }
   return followJailed(child, readEnd, view?.paths.find(({ access }) => access === "create")?.path);
 }
-
-const withOwnPid = (child: Child): QemuChild => ({
-  ...child,
-  settlePid: async () => child.pid,
-  seal: async () => {},
-});
 
 const MAX_INFO_BYTES = 4096;
 

@@ -2,7 +2,7 @@ import { exec, findProgram, lastLineOf } from "../process/exec.ts";
 
 /**
  * Makes a directory read-only in the jail of a running qemu (mount_namespaces(7)): it has created its sockets, and what it
- * would create later, this program and its user could take for theirs: settings, hooks, jobs. Files with mounts of their own
+ * would create later could become settings, hooks or jobs of the VM. Files with mounts of their own
  * stay as they are; one that qemu has open for writing by the directory's mount is a reason for EBUSY.
  * @param pid of qemu
  * @returns why that failed

@@ -6,14 +6,15 @@ import { shellQuote } from "../lib/shell.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
+import { start } from "../process/exec.ts";
 import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
-import { findJailFailure, type Jail } from "./jail.ts";
-import { startQemuChild, type QemuChild } from "./jailed-child.ts";
+import type { Jail } from "./jail.ts";
+import type { ChildOptions, QemuChild } from "./jailed-child.ts";
 import { readLastLines } from "./last-lines.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
@@ -100,8 +101,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   let companion: Companion | undefined;
   try {
     companion = await options.companion?.();
+    const jailed = options.jail && (await import("./jailed-child.ts"));
     // If this program is killed, SIGTERM lets qemu flush its images.
-    child = startQemuChild(argv, options.jail, {
+    const how: ChildOptions = {
       cwd: directory,
       stdout: log,
       stderr: log,
@@ -113,7 +115,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
         ...(companion ? [companion.fd] : []),
         ...(options.lastFds ?? []),
       ],
-    });
+    };
+    child = jailed ? jailed.startQemuChild(argv, options.jail!, how) : start(argv, how);
   } catch (error) {
     await companion?.end();
     throw error;
@@ -122,14 +125,14 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   }
   const [qmp] = await Promise.all([
     connectWhenUp(child, monitor, startLimitMs),
-    options.onSpawn && child.settlePid().then(options.onSpawn),
+    options.onSpawn && ownPidOf(child).then(options.onSpawn),
   ]);
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
     await companion?.end();
     throw failure;
   }
-  await child.seal();
+  await child.seal?.();
   if (companion) closeSync(companion.fd);
   takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
@@ -186,6 +189,8 @@ function takeFiles(directory: string, jail: Jail | undefined): void {
   }
 }
 
+const ownPidOf = async (child: QemuChild): Promise<number> => (await child.settlePid?.()) ?? child.pid;
+
 /** Error for a qemu without a greeting. It is killed if it still runs. */
 async function startError(
   child: QemuChild,
@@ -197,7 +202,7 @@ async function startError(
     stillRunningError({ pid: child.pid, name: "qemu" }),
   );
   if (interruption.aborted) return interruption.reason;
-  const jailed = jail?.root && findJailFailure(readLastLines(logPath));
+  const jailed = jail?.root && (await import("./jail.ts")).findJailFailure(readLastLines(logPath));
   if (jail?.root && jailed !== undefined) {
     jail.root.forget();
     return new QemuRefusal("io", `qemu did not start: cannot confine it: bwrap: ${jailed}`, {

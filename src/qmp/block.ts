@@ -1,5 +1,5 @@
 import type { QmpClient } from "./client.ts";
-import type { ArgsOf, TransactionAction } from "./commands.ts";
+import { LENT, type ArgsOf, type TransactionAction } from "./commands.ts";
 
 /** A dirty bitmap (qapi/block-core.json, BlockDirtyInfo). */
 export interface Bitmap {
@@ -37,9 +37,6 @@ export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
     ),
   }));
 }
-
-/** Start of the names that qemu opens files by that it was handed (qemu(1), -add-fd). */
-export const LENT = "/dev/fdset/";
 
 /** Paths of files that qemu was handed, by the names that it has for them. */
 async function readLent(client: QmpClient): Promise<Map<string, string>> {

@@ -47,6 +47,9 @@ const ACTION = {
   ],
 } as const;
 
+/** Start of the names that qemu opens files by that it was handed (qemu(1), -add-fd). */
+export const LENT = "/dev/fdset/";
+
 export const QMP_COMMANDS = {
   qmp_capabilities: { limitMs: QUERY_MS },
 

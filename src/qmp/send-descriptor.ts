@@ -1,8 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { withSocketAddress } from "../process/unix-socket.ts";
 import { connectBlocking, sendDescriptor } from "../process/descriptors.ts";
-import { LENT } from "./block.ts";
-import { checkReply, formatCommand, QMP_COMMANDS, type ArgsOf, type ReplyOf } from "./commands.ts";
+import { checkReply, formatCommand, LENT, QMP_COMMANDS, type ArgsOf, type ReplyOf } from "./commands.ts";
 import { QmpError } from "./errors.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
 

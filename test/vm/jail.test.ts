@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
-import { describeJail } from "../../src/vm/jail-text.ts";
+import { describeJail } from "../../src/vm/status-text.ts";
 import { planJail } from "../../src/vm/jail.ts";
 import type { Machine } from "../../src/machine/types.ts";
 import { machineWith } from "../qemu/machines.ts";

@@ -17,7 +17,6 @@ import {
 import { FIRST_UID, type Jail } from "../qemu/jail.ts";
 import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
 import { WORK } from "../store/layout.ts";
-import type { JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
 import { BARE, type JailRequest, type PlannedJail } from "./jail.ts";
 

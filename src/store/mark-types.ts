@@ -64,6 +64,15 @@ export interface JailRecord {
   reasons: string[];
 }
 
+/** Without a jail. */
+export const UNCONFINED: JailRecord = {
+  namespaces: false,
+  network: false,
+  noNewPrivileges: false,
+  uid: null,
+  reasons: [],
+};
+
 /** The last start of the VM: what its qemu cannot report. */
 export interface RunRecord {
   /** ISO time stamp. */

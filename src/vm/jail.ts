@@ -1,38 +1,9 @@
 import type { Settings } from "../config/schema.ts";
 import type { Machine } from "../machine/types.ts";
-import type { WantedPath } from "../qemu/jail-view.ts";
 import type { Jail } from "../qemu/jail.ts";
-import type { JailRecord } from "../store/mark-types.ts";
+import { UNCONFINED } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
-
-/** A jail for one qemu. */
-export interface PlannedJail {
-  /** Undefined: JAIL=off. */
-  jail: Jail | undefined;
-  /** What it has, and why not more. */
-  record: JailRecord;
-}
-
-/** What a qemu is started for. */
-export interface JailRequest {
-  /** Absent: one that only copies images. */
-  machine?: Machine;
-  /** Its program; that of the machine by default. */
-  program?: string;
-  /** qemu's working directory. */
-  directory: string;
-  /** Further files, behind those of the machine. */
-  further?: readonly WantedPath[];
-}
-
-/** No jail. */
-export const BARE: JailRecord = {
-  namespaces: false,
-  network: false,
-  noNewPrivileges: false,
-  uid: null,
-  reasons: [],
-};
+import type { JailRequest, PlannedJail } from "./plan-jail.ts";
 
 /** Has the jails of one command's qemus planned, by their machines and directories. */
 export type Confine = (machine: Machine, directory: string) => Promise<Jail | undefined>;
@@ -48,6 +19,6 @@ export async function planJail(
   request: JailRequest,
 ): Promise<PlannedJail> {
   if (JAIL === "off")
-    return { jail: undefined, record: { ...BARE, uid: process.getuid!(), reasons: ["JAIL=off"] } };
+    return { jail: undefined, record: { ...UNCONFINED, uid: process.getuid!(), reasons: ["JAIL=off"] } };
   return (await import("./plan-jail.ts")).planConfined(context, request);
 }

@@ -17,8 +17,28 @@ import {
 import { FIRST_UID, type Jail } from "../qemu/jail.ts";
 import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
 import { WORK } from "../store/layout.ts";
+import { UNCONFINED, type JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
-import { BARE, type JailRequest, type PlannedJail } from "./jail.ts";
+
+/** A jail for one qemu. */
+export interface PlannedJail {
+  /** Undefined: JAIL=off. */
+  jail: Jail | undefined;
+  /** What it has, and why not more. */
+  record: JailRecord;
+}
+
+/** What a qemu is started for. */
+export interface JailRequest {
+  /** Absent: one that only copies images. */
+  machine?: Machine;
+  /** Its program; that of the machine by default. */
+  program?: string;
+  /** qemu's working directory. */
+  directory: string;
+  /** Further files, behind those of the machine. */
+  further?: readonly WantedPath[];
+}
 
 /** Files that qemu writes to, besides disks: they exist before it starts, as it creates none later. */
 function createWritten(machine: Machine | undefined, directory: string): WantedPath[] {
@@ -59,7 +79,7 @@ export async function planConfined(
   const loose = findLoose(traits);
   if (loose?.helper) {
     warnOfRights(loose.reason);
-    return { jail: undefined, record: { ...BARE, uid: own, reasons: [loose.reason] } };
+    return { jail: undefined, record: { ...UNCONFINED, uid: own, reasons: [loose.reason] } };
   }
   const { bwrap, setpriv, problem, forget } = await probeJail(context.cacheDirectory);
   const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
@@ -67,7 +87,7 @@ export async function planConfined(
     warnOfRights(reason);
     return {
       jail: { root: undefined, setpriv, user: undefined },
-      record: { ...BARE, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
+      record: { ...UNCONFINED, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
     };
   };
   if (bwrap === undefined) return withoutRoot(problem!);

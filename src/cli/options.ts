@@ -162,6 +162,18 @@ export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { long: "inplace", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR" },
   { long: "no-tmpdir", effect: set("INPLACE", "1"), help: "keep working files in HOSTDIR, as --inplace" },
   {
+    long: "jail",
+    effect: set("JAIL", "auto"),
+    help: "confine qemu, as far as this host can",
+    whole: true,
+  },
+  {
+    long: "no-jail",
+    effect: set("JAIL", "off"),
+    help: "start qemu unconfined",
+    whole: true,
+  },
+  {
     long: "debug",
     effect: { kind: "flag", flag: "debug" },
     help: "show internal details of errors",

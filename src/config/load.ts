@@ -12,6 +12,7 @@ import { GUEST_FORMAT_NAME } from "./guest-format.ts";
 import { mergeSettings } from "./merge.ts";
 import {
   IDENTITY,
+  OF_USER,
   isSettingName,
   mapSettings,
   parseSetting,
@@ -112,7 +113,7 @@ export async function readSettings(sources: Sources): Promise<ReadSettings> {
     // Of a version before layouts, not of the earlier program.
     if (vm && read.assignments.some(({ name }) => name === GUEST_FORMAT_NAME)) raw.LAYOUT = "0";
     for (const { name, value, line } of read.assignments) {
-      if (!isSettingName(name) || (!vm && IDENTITY.has(name))) continue;
+      if (!isSettingName(name) || (vm ? OF_USER : IDENTITY).has(name)) continue;
       layer[name] = value;
       origins[name] = { kind: "file", file, line };
     }

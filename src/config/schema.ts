@@ -215,6 +215,10 @@ export const SCHEMA = {
   TEMPLATE: setting(flag, "the VM cannot be run, only cloned; read from its guest.env only"),
   DISKS: setting(disks, "disks that create makes; default for guests other than PCs: VIRT=30G"),
   INPLACE: setting(flag, "keep working files in HOSTDIR"),
+  JAIL: setting(
+    oneOf(["auto", "off"]),
+    "confine qemu by bubblewrap: auto: as far as this host can; off: not; not from guest.env",
+  ),
   MEDIA_MIRROR: setting(text, "package mirror below MEDIA"),
   MEDIA_STORAGE: setting(text, "directory of ISO images below MEDIA"),
   SSHKEYS: setting(list, "files with public SSH keys, for jobs, cloud-init, ssh and cp"),
@@ -348,6 +352,8 @@ export const IDENTITY: ReadonlySet<string> = new Set<SettingName>([
   "IMAGE_NUMBERS",
   "CONTROLLER_PLACES",
 ]);
+/** Of the user: ignored in a VM's guest.env, which may come from elsewhere. */
+export const OF_USER: ReadonlySet<string> = new Set<SettingName>(["JAIL"]);
 export const isSettingName = (word: string): word is SettingName => Object.hasOwn(SCHEMA, word);
 
 /** All settings, parsed. */

@@ -1,3 +1,4 @@
+import { confineBy } from "../vm/jail.ts";
 import { closeSync, ftruncateSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { programLine } from "../lib/command-line.ts";
@@ -146,6 +147,7 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
     rescue,
     machine,
     capabilities,
+    confine: confineBy(context, vm.settings),
     quiet: true,
     stopping: job.stopping ?? "stopping",
     cannot: job.cannot,

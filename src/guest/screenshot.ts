@@ -1,4 +1,4 @@
-import { chmodSync, realpathSync, statSync } from "node:fs";
+import { chmodSync, closeSync, constants, ftruncateSync, openSync, realpathSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
@@ -12,6 +12,7 @@ import { pngOfPpm } from "../lib/png.ts";
 import { plain } from "../lib/text.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { callerUmask } from "../process/umask.ts";
+import { isJailed } from "../live/lend.ts";
 import { dumpScreen } from "../qmp/screen.ts";
 import { remove } from "../store/remove.ts";
 import { readSmallBytes } from "../lib/read-file.ts";
@@ -42,8 +43,10 @@ export async function takeScreenshot(
   const { png, name } = await withLive(context, WHAT, async ({ vm, work, qmp }) => {
     // In WORKDIR, where qemu can write; it may not have permission for the destination.
     const ppm = join(work.dir, WORK.screen);
-    // qemu would follow a symlink.
-    remove(ppm);
+    // qemu would follow a symlink. In a jail it has this file only.
+    const isKept = isJailed(work.dir);
+    const clear = (): void => (isKept ? empty(ppm) : remove(ppm));
+    clear();
     try {
       if (!(await dumpScreen(qmp, ppm)))
         throw new VmError("unavailable", `cannot ${WHAT}: the VM has no graphics card`, {
@@ -51,7 +54,7 @@ export async function takeScreenshot(
         });
       return { png: pngOfPpm(readSmallBytes(ppm, MAX_SCREEN_BYTES)!), name: vm.settings.GUESTNAME };
     } finally {
-      remove(ppm);
+      clear();
     }
   });
   if (protocol) context.print(Buffer.from(formatInlineImage(protocol, png)));
@@ -60,6 +63,19 @@ export async function takeScreenshot(
   const path = resolve(context.cwd, file ?? defaultName(name, new Date()));
   save(path, png);
   context.print(`${plain(path)}\n`);
+}
+
+function empty(path: string): void {
+  const fd = openSync(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    0o600,
+  );
+  try {
+    ftruncateSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function requireImages({ env }: Context): ImageProtocol {

@@ -29,7 +29,7 @@ const GROUPS: readonly (readonly [title: string, names: RegExp])[] = [
   ["Snapshots", /^(PIGZ_LEVEL|SNAPSHOT_.*)$/],
   ["Snapshots that prune keeps", /^KEEP_/],
   ["Jobs and the rescue system", /^(RESCUE.*|TIMEOUT|SSHKEYS)$/],
-  ["Places and programs", /^(INPLACE|PROFILES|LIBEXEC|MEDIA_.*|OVMF_.*|STOP_TIMEOUT|HOOK_TIMEOUT)$/],
+  ["Places and programs", /^(INPLACE|PROFILES|LIBEXEC|MEDIA_.*|OVMF_.*|STOP_TIMEOUT|HOOK_TIMEOUT|JAIL)$/],
   ["Colours on a terminal", /^CLR_/],
   ["More", /^/],
 ];

@@ -1,3 +1,4 @@
+import { confineBy } from "../vm/jail.ts";
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { BashVariables } from "../config/bash.ts";
@@ -107,7 +108,7 @@ export async function jobVm(
       const jobLog = new JobLogWriter();
       const record = (status: number, how?: string): void =>
         recordEvent(context, vm.hostdir, { event: "job", job: name, how, status });
-      const started = { job: name, rescue, machine, capabilities };
+      const started = { job: name, rescue, machine, capabilities, confine: confineBy(context, vm.settings) };
       const status = await runRescue(context, work, started, jobLog.write).catch((error: unknown) => {
         record(error instanceof VmError ? error.exitCode : EXIT.internal, reasonOf(error));
         throw error;

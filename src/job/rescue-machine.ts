@@ -16,6 +16,7 @@ import { findBootLoader } from "../qemu/firmware.ts";
 import { RESCUE, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import { enforcesSecureBoot, resolveFirmware } from "../vm/firmware.ts";
+import type { Confine } from "../vm/jail.ts";
 import { refuseOtherFamily, resolveDisks, resolveFiles, resolveShare, resolveSmbios } from "../vm/machine.ts";
 import { requireCd, type Media } from "../vm/media.ts";
 import { requireReadableFile } from "../lib/read-file.ts";
@@ -43,6 +44,7 @@ export interface RescueRun {
   rescue: Rescue;
   machine: Machine;
   capabilities: Capabilities;
+  confine: Confine;
   /** The run is a step of another command: its start is not reported. */
   quiet?: true;
   /** What a stop signal does, for the message; default: stop the job. */

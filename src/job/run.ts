@@ -128,6 +128,7 @@ async function startRescue(
       remove(logPath);
       const booted = await startQemu({
         argv,
+        jail: await run.confine(machine, work.dir),
         directory: work.dir,
         monitor: join(work.dir, WORK.monitor),
         logPath,

@@ -124,9 +124,11 @@ export class NewState {
 
   /** Boots the bare machine, and saves its state as soon as the runner is ready. */
   async #save(): Promise<void> {
-    const argv = buildQemuArgv(bareMachine(this.run.machine), this.run.capabilities);
+    const bare = bareMachine(this.run.machine);
+    const argv = buildQemuArgv(bare, this.run.capabilities);
     const machine = await startQemu({
       argv,
+      jail: await this.run.confine(bare, this.#beside),
       directory: this.#beside,
       monitor: join(this.#beside, WORK.monitor),
       logPath: join(this.#beside, WORK.qemuLog),

@@ -196,7 +196,7 @@ const RAM_FD = 4;
 /** @param saved resolves when the state is complete; qemu is started before */
 async function resume(
   work: Workdir,
-  { machine: booted, capabilities }: RescueRun,
+  { machine: booted, capabilities, confine }: RescueRun,
   state: WarmState,
   { onEvent, hear, recordStart }: Listeners,
   saved?: Promise<void>,
@@ -215,6 +215,7 @@ async function resume(
   };
   const running = await startQemu({
     argv,
+    jail: await confine(resumed, work.dir),
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,

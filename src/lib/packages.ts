@@ -60,6 +60,7 @@ export const PACKAGES = {
   pigz: everywhere("pigz"),
   coreutils: everywhere("coreutils"),
   setpriv: everywhere("util-linux"),
+  bwrap: everywhere("bubblewrap"),
   bash: everywhere("bash"),
   iproute2: named("iproute2", "iproute2", "iproute", "iproute2"),
   dnsmasq: named("dnsmasq-base", "dnsmasq", "dnsmasq", "dnsmasq"),

@@ -11,7 +11,9 @@ import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { ArgsOf } from "../qmp/commands.ts";
 import type { Context } from "../vm/context.ts";
+import type { Workdir } from "../store/workdir.ts";
 import type { Vm } from "../vm/find.ts";
+import { nameForQemu, takeBack } from "../live/lend.ts";
 import { Media, NoSuchIso } from "../vm/media.ts";
 import { storeSettings } from "../vm/store-settings.ts";
 import { withMachine } from "./disks/open.ts";
@@ -45,14 +47,14 @@ export function parseCdRequest(args: {
  */
 export async function changeCd(context: Context, { iso, force }: CdRequest): Promise<void> {
   const command = iso === undefined ? "eject the CD" : "change the CD";
-  await withMachine(context, command, async ({ vm, qmp }) => {
+  await withMachine(context, command, async ({ vm, work, qmp }) => {
     const path = iso === undefined ? undefined : await findCd(context, vm, iso);
     const what = path === undefined ? "the CD drive is empty" : `the guest has ${path}`;
     const drive = qmp && (await findCdDrive(qmp));
     const isEmpty = !qmp || (await findInsertedCd(qmp)) === undefined;
     if (path === undefined && isEmpty && vm.settings.ISO === "")
       return log.info("the CD drive is empty already");
-    if (drive) await changeMedium(qmp, drive, path, { command, force });
+    if (drive) await changeMedium(work, qmp, drive, path, { command, force });
     storeSettings(vm, command, {
       ISO: path === undefined ? "" : nameToStore(context, vm, iso!, path),
       KEEPCD: path === undefined ? "" : "1",
@@ -85,19 +87,22 @@ const nameToStore = ({ cwd }: Context, { hostdir }: Vm, typed: string, path: str
 
 /** Changes the CD. The new one is opened first: if that fails, the old one stays. */
 async function changeMedium(
+  work: Workdir,
   qmp: QmpClient,
   drive: CdDrive,
   path: string | undefined,
   opening: { command: string; force: boolean },
 ): Promise<void> {
   const old = drive.inserted?.["node-name"];
-  const open = new Set((await listBlockNodes(qmp)).map(({ node }) => node));
+  const nodes = await listBlockNodes(qmp);
+  const open = new Set(nodes.map(({ node }) => node));
   // What a killed command has left.
   for (const node of CD_NODES) if (open.has(node) && node !== old) await removeNode(qmp, node);
   const next = CD_NODES.find((node) => node !== old)!;
   if (path !== undefined) {
     const blockDevice = statSync(path).isBlockDevice();
-    await qmp.execute("blockdev-add", buildCdNode({ path, blockDevice }, next) as ArgsOf<"blockdev-add">);
+    const medium = { path: await nameForQemu(work.dir, path, "read"), blockDevice };
+    await qmp.execute("blockdev-add", buildCdNode(medium, next) as ArgsOf<"blockdev-add">);
   }
   try {
     await openTray(qmp, drive, opening);
@@ -108,7 +113,9 @@ async function changeMedium(
   if (old !== undefined) await qmp.execute("blockdev-remove-medium", { id: CD_DEVICE });
   if (path !== undefined) await qmp.execute("blockdev-insert-medium", { id: CD_DEVICE, "node-name": next });
   await qmp.execute("blockdev-close-tray", { id: CD_DEVICE });
-  if (old !== undefined) await removeNode(qmp, old);
+  if (old === undefined) return;
+  await removeNode(qmp, old);
+  await takeBack(qmp, work.dir, nodes.find(({ node }) => node === old)?.file);
 }
 
 /** How long the guest may take to open a drive that it has locked. */

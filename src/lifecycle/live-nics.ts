@@ -22,6 +22,7 @@ import { updateRun } from "../store/mark.ts";
 import { connectCards, refuseSameTap } from "../vm/cards.ts";
 import type { Context } from "../vm/context.ts";
 import { networksOf, resolveNics } from "../vm/nics.ts";
+import { nameForQemu } from "../live/lend.ts";
 import { withMonitor } from "../vm/running.ts";
 import { recordChanges, type Run } from "../vm/running-settings.ts";
 import { unplugDevice } from "./unplug.ts";
@@ -113,7 +114,9 @@ async function plug(run: Run, nic: Nic): Promise<void> {
     if ((await readCards(qmp)).has(number)) return;
     await dropNetdev(qmp, number);
     try {
-      await executeAll(qmp, plugCommands(placedOf(run), nic));
+      const { lifeline } = nic;
+      const held = lifeline && { lifeline: await nameForQemu(run.work.dir, lifeline, "write") };
+      await executeAll(qmp, plugCommands(placedOf(run), { ...nic, ...held }));
     } catch (error) {
       await dropNetdev(qmp, number);
       throw error;

@@ -104,12 +104,16 @@ async function addNic(context: Context, vm: Vm, run: Run | undefined, wanted: Ne
   const added = nicsOf({ ...vm.settings, NETWORKS: networks });
   const nic = added.find((one) => one.number === number)!;
   refuseSameMac([...added, ...(run ? nicsOf(run.now.settings) : [])], nic);
-  const plugged = run !== undefined && canPlug(run, number);
+  const plugged = run !== undefined && canPlug(run, number) && canReach(run, network);
   if (plugged) await plugNic(context, run, withNetwork(now, number, network), number);
   storeNetworks(vm, networks);
   const when = run !== undefined && !plugged ? ", from the next run on" : "";
   log.success(`added network card ${number}, ${nic.mac ?? "with qemu's MAC address"}${when}`);
 }
+
+/** A jail without the host's network stays so, and has no tap devices. */
+const canReach = ({ record: { jail } }: Run, { kind }: NetworkRequest): boolean =>
+  !jail?.namespaces || (kind !== "tap" && !(kind === "user" && jail.network));
 
 function refuseSameMac(nics: readonly Nic[], { number, mac }: Nic): void {
   const other = nics.find((one) => one.number !== number && one.mac !== undefined && one.mac === mac);

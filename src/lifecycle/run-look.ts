@@ -1,3 +1,4 @@
+import { confineBy } from "../vm/jail.ts";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
@@ -44,7 +45,7 @@ export async function runLook(
   const { vm, look, session } = await withVmToRead(context, "run", async (found) => {
     const opened = await open(found);
     try {
-      return { vm: found, look: opened, session: await startLook(context, opened) };
+      return { vm: found, look: opened, session: await startLook(context, found, opened) };
     } catch (error) {
       await opened[Symbol.asyncDispose]();
       throw error;
@@ -58,6 +59,7 @@ export async function runLook(
 
 async function startLook(
   context: Context,
+  { settings }: Vm,
   { words, work, machine, capabilities }: LookMachine,
 ): Promise<QemuSession> {
   using ram = openRam(machine, false);
@@ -71,6 +73,7 @@ async function startLook(
   try {
     session = await startQemu({
       argv,
+      jail: await confineBy(context, settings)(resolved, work.dir),
       directory: work.dir,
       monitor: join(work.dir, WORK.monitor),
       logPath,

@@ -2,6 +2,7 @@ import { pickMachineSettings } from "../config/schema.ts";
 import type { Machine } from "../machine/types.ts";
 import { updateMark } from "../store/mark.ts";
 import { noteRunning } from "../store/running.ts";
+import type { JailRecord } from "../store/mark-types.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
@@ -15,6 +16,7 @@ export function recordStart(
   vm: Vm,
   work: Workdir,
   { nics, disks, display, tpm, cdrom }: Machine,
+  jail: JailRecord,
   { ssh = false, detach = false }: { ssh?: boolean | undefined; detach?: boolean | undefined },
 ): void {
   const { settings, additions } = context.options;
@@ -29,6 +31,7 @@ export function recordStart(
       cd: cdrom && { first: cdrom.first },
       forwards: nics.flatMap((nic) => nic.forwards),
       diskAios: Object.fromEntries(disks.map(({ number, aio }) => [number, aio ?? ("threads" as const)])),
+      jail,
       display: "at" in display ? { protocol: display.kind, ...display.at } : undefined,
       typed: { settings, additions, ssh },
     },

@@ -12,6 +12,7 @@ import { readLastLines } from "../qemu/last-lines.ts";
 import type { Capabilities } from "../qemu/capabilities.ts";
 import { linkCommand } from "../qemu/devices/nic.ts";
 import { tpmByHand } from "../qemu/devices/tpm.ts";
+import type { Jail } from "../qemu/jail.ts";
 import { QemuRefusal, startQemu, type QemuSession } from "../qemu/session.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { INCOMING_ARGS } from "../qemu/ram-state.ts";
@@ -35,6 +36,7 @@ import { freeSshForward, portChosen, requireFreeForwards } from "../vm/display.t
 import { refuseMemoryMax, warnOfMemory } from "../vm/fit.ts";
 import { GuestErrorMonitor } from "../vm/guest-errors.ts";
 import { keepFormats } from "../vm/image-formats.ts";
+import { planJail } from "../vm/jail.ts";
 import { resolveMachine, type Cd } from "../vm/machine.ts";
 import { refuseExcess } from "../vm/limits.ts";
 import { Media } from "../vm/media.ts";
@@ -195,8 +197,12 @@ async function startVm(
     const argv = buildQemuArgv(resolved, capabilities);
     refuseExcess("run", resolved, argv);
     try {
-      recordStart(context, vm, work, resolved, { ssh, detach });
-      const starting = { argv, capabilities, detached: detach, ramFds: ram.fds, resuming };
+      const { jail, record } = await planJail(context, vm.settings, {
+        machine: resolved,
+        directory: work.dir,
+      });
+      recordStart(context, vm, work, resolved, record, { ssh, detach });
+      const starting = { argv, jail, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, vm, work, resolved, starting);
       if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       const mark = readMark(work.dir) ?? work.mark;
@@ -222,6 +228,7 @@ const cdOf = ({ state: { cd } }: Resuming): Cd | undefined =>
 /** How a machine is started. */
 interface Starting {
   argv: string[];
+  jail: Jail | undefined;
   capabilities: Capabilities;
   detached: boolean;
   /** Files of its RAM, and of its state. */
@@ -234,7 +241,7 @@ async function startMachine(
   { settings }: Vm,
   work: Workdir,
   resolved: Machine,
-  { argv, capabilities, detached, ramFds, resuming }: Starting,
+  { argv, jail, capabilities, detached, ramFds, resuming }: Starting,
 ): Promise<QemuSession> {
   const script = join(work.dir, WORK.runScript);
   const byHand = resolved.tpm && tpmByHand(resolved.tpm, WORK.tpm);
@@ -268,6 +275,7 @@ async function startMachine(
   const starting = startQemu({
     // A card's link and a disk's limit are set by commands only, before the guest runs.
     argv: resuming ? [...argv, ...INCOMING_ARGS] : held ? [...argv, "-S"] : argv,
+    jail,
     directory: work.dir,
     monitor: join(work.dir, WORK.monitor),
     logPath,

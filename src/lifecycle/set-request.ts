@@ -45,6 +45,7 @@ const ELSEWHERE: Partial<Record<SettingName, string>> = {
   SPICE_PASSWORD: "every user of this host sees a command line: write it into the file by hand",
   SNAPSHOT_REPO: "it is not read from guest.env: use the general settings file",
   SNAPSHOT_PASSWORD_FILE: "it is not read from guest.env: use the general settings file",
+  JAIL: "it is not read from guest.env: use the general settings file",
   SNAPSHOT_NOTIFY: "it is not read from guest.env: use the general settings file",
 };
 

@@ -1,7 +1,7 @@
 import type { ReadImage } from "../machine/types.ts";
 import type { Bitmap } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { TransactionAction } from "../qmp/commands.ts";
+import type { ArgsOf, TransactionAction } from "../qmp/commands.ts";
 import type { QmpError } from "../qmp/errors.ts";
 import type { Consistency } from "../store/mark-types.ts";
 import type { CopyRequest } from "./block-jobs.ts";
@@ -49,6 +49,8 @@ export interface DiskSource {
   disks: OpenDisk[];
   /** The machine whose state is saved at the point in time; absent: disks only. */
   machine?: RunningMachine | undefined;
+  /** Opens an image in qemu. */
+  addImage(node: ArgsOf<"blockdev-add">): Promise<void>;
   /**
    * Establishes the point in time.
    * @param actions transaction that qemu executes at that time, while the guest is paused

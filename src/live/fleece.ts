@@ -13,6 +13,7 @@ import { recordAllocated } from "./allocated.ts";
 import type { OpenDisk } from "./disk-source.ts";
 import { removeFleecing, resumeMarked } from "./clean-up.ts";
 import { whileFrozen } from "./freeze.ts";
+import { addSnapshotNode } from "./lend.ts";
 import { NODE } from "./names.ts";
 
 /** Arguments of `beginFleecing`. */
@@ -63,7 +64,7 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
     for (const disk of disks)
       await createImage(fleeceFile(directory, disk), { sizeBytes: disk.virtualBytes });
     const { saveMachine } = request;
-    if (!saveMachine) for (const disk of disks) await addFilter(qmp, disk, directory, filter);
+    if (!saveMachine) for (const disk of disks) await addFilter(request, disk, filter);
     let refused: QmpError | undefined;
     const freezeDisks = async (): Promise<void> => {
       refused = await (saveMachine
@@ -91,9 +92,13 @@ export async function beginFleecing(request: FleecingRequest): Promise<Fleecing>
   }
 }
 
-async function addFilter(qmp: QmpClient, disk: OpenDisk, directory: string, filter: string): Promise<void> {
+async function addFilter(
+  { qmp, workdir, directory }: FleecingRequest,
+  disk: OpenDisk,
+  filter: string,
+): Promise<void> {
   const filename = fleeceFile(directory, disk);
-  await qmp.execute("blockdev-add", {
+  await addSnapshotNode(qmp, workdir, {
     driver: "qcow2",
     "node-name": NODE.fleece + disk.node,
     file: { driver: "file", filename },
@@ -152,7 +157,7 @@ async function freezeMachine(
     for (const path of files) copyFileSync(path, join(directory, basename(path)));
     await saveMachine();
     if (isSince(qmp.version, ACTIVATION)) await qmp.execute("blockdev-set-active", { active: true });
-    for (const disk of disks) if (!disk.idle) await addFilter(qmp, disk, directory, filter);
+    for (const disk of disks) if (!disk.idle) await addFilter(request, disk, filter);
     await addFilters({ ...request, actions: [] }, false, false, filter);
     return refused;
   } finally {

@@ -12,6 +12,7 @@ import { listAttached } from "./attached.ts";
 import { findAttached } from "./same-file.ts";
 import { cleanUpLive, removeFleecing } from "./clean-up.ts";
 import { beginFleecing, explainLoss, type Fleecing } from "./fleece.ts";
+import { addSnapshotNode } from "./lend.ts";
 import { ALLOCATED, NODE } from "./names.ts";
 import { openMachine, prepareState } from "./ram.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -77,7 +78,7 @@ export async function openLive(
     // This process holds the VM's lock: an existing live snapshot was left by a killed command.
     await cleanUpLive(qmp, work.dir);
     const machine = ramOf === undefined ? undefined : await openMachine(qmp, ramOf, work.dir, staged);
-    const disks = await openSources(qmp, sources);
+    const disks = await openSources(qmp, work.dir, sources);
     const files = sources.filter(({ disk }) => !disk).map(({ path }) => path);
     let fleecing: Pick<Fleecing, "close"> | undefined = { close: () => closeIdle(qmp, disks) };
     const close = async (): Promise<void> => {
@@ -93,6 +94,7 @@ export async function openLive(
       qmp,
       disks,
       machine,
+      addImage: (node) => addSnapshotNode(qmp, work.dir, node),
       freeze: async (actions, full) => {
         const request = { qmp, disks, workdir: work.dir, directory: staged, actions, files, full };
         const begun = await beginFleecing({ ...request, saveMachine: machine?.save });
@@ -127,7 +129,7 @@ async function closeIdle(qmp: QmpClient, disks: readonly OpenDisk[]): Promise<vo
  * The nodes of the VM's own disks, by the files that qemu has open. A disk that is not attached to the running machine, as
  * it was added for the next run, is opened for the time of the snapshot.
  */
-async function openSources(qmp: QmpClient, sources: readonly Source[]): Promise<OpenDisk[]> {
+async function openSources(qmp: QmpClient, workdir: string, sources: readonly Source[]): Promise<OpenDisk[]> {
   const attached = await listAttached(qmp);
   const own = sources.filter(({ disk }) => disk);
   for (const { name, path, base } of own) {
@@ -136,12 +138,11 @@ async function openSources(qmp: QmpClient, sources: readonly Source[]): Promise<
       throw new VmError("busy", `cannot back up the running VM: its qemu has no block node for ${path}`, {
         hint: `restart it with this version: ${commandLine("restart")}`,
       });
-    await qmp
-      .execute("blockdev-add", buildWritableNode(path, NODE.idle + name, base))
-      .catch(async (error) => {
-        await removeFleecing(qmp);
-        throw error;
-      });
+    const node = buildWritableNode(path, NODE.idle + name, base);
+    await addSnapshotNode(qmp, workdir, node).catch(async (error) => {
+      await removeFleecing(qmp);
+      throw error;
+    });
   }
   const nodes = await listBlockNodes(qmp);
   return own.map(({ name, path }) => {

@@ -18,6 +18,7 @@ const SYMBOLS = {
   close: { args: ["i32"], returns: "i32" },
   ioctl: { args: ["i32", "u64", "ptr"], returns: "i32" },
   getpriority: { args: ["i32", "u32"], returns: "i32" },
+  prlimit: { args: ["i32", "i32", "ptr", "ptr"], returns: "i32" },
   setpriority: { args: ["i32", "u32", "i32"], returns: "i32" },
   localtime_r: { args: ["ptr", "ptr"], returns: "ptr" },
   mkfifo: { args: ["ptr", "u32"], returns: "i32" },
@@ -207,6 +208,14 @@ export function lowerPriority(group: number): void {
   setpriority(PRIO_PGRP, group, Math.min(getpriority(PRIO_PROCESS, 0) + LOWER_BY, MAX_NICENESS));
   syscall(SYS_IOPRIO_SET, IOPRIO_WHO_PGRP, group as Pointer, IOPRIO_IDLE, null, 0);
 }
+
+const RLIMIT_CORE = 4;
+/** struct rlimit: soft and hard limit. */
+const RLIMIT_BYTES = 16;
+
+/** Has a process, and what it starts, leave no core dump, which would hold a guest's RAM (prlimit(2)). Best effort. */
+export const forbidCoreDumps = (pid: number): void =>
+  void libc().prlimit(pid, RLIMIT_CORE, ffi().ptr(Buffer.alloc(RLIMIT_BYTES)), null);
 
 /** renameat2(2): older C libraries have no function for it. */
 const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;

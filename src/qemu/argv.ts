@@ -146,15 +146,20 @@ function buildControlArgs(files: Machine["files"]): string[] {
 /** Networks that start a helper program or a script, which `spawn=deny` forbids. */
 const NEEDS_HELPER = /^(type=|\{.*"type"\s*:\s*")?(bridge|tap|vhost-vdpa|passt)\b/;
 
+/** The argument by which qemu starts such a program. */
+export const findHelper = (extraArgs: readonly string[]): string | undefined =>
+  extraArgs.find(
+    (word, index) => NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1] ?? ""),
+  );
+
 /** As strict as the user's extra arguments allow; a `-sandbox` among them replaces it. */
 function buildSandboxArgs(extraArgs: readonly string[]): string[] {
   if (extraArgs.some((word) => /^--?sandbox$/.test(word))) return [];
-  const helper = extraArgs.some(
-    (word, index) => NEEDS_HELPER.test(word) && /^--?(netdev|nic|net)$/.test(extraArgs[index - 1] ?? ""),
-  );
   return [
     "-sandbox",
-    helper ? "on,obsolete=deny" : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    findHelper(extraArgs) !== undefined
+      ? "on,obsolete=deny"
+      : "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
   ];
 }
 

@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, constants, lstatSync, openSync, readdirSync } from "node:fs";
+import { chmodSync, closeSync, constants, lchownSync, lstatSync, openSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
@@ -6,13 +6,15 @@ import { shellQuote } from "../lib/shell.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
-import { start, type Child } from "../process/exec.ts";
+import { start } from "../process/exec.ts";
 import { interruption, limitWait } from "../process/signals.ts";
 import { watchDirectory } from "../process/watch-directory.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { followPanic, readShutdown, type QmpEvent, type Shutdown } from "../qmp/events.ts";
 import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
+import type { Jail } from "./jail.ts";
+import type { ChildOptions, QemuChild } from "./jailed-child.ts";
 import { readLastLines } from "./last-lines.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
@@ -43,6 +45,8 @@ export interface QemuEnd {
 
 export interface QemuOptions {
   argv: readonly string[];
+  /** Absent: qemu has all rights of this program. */
+  jail: Jail | undefined;
   /** Working directory of qemu, with its sockets. */
   directory: string;
   /** Path of its QMP socket, absolute. */
@@ -63,7 +67,7 @@ export interface QemuOptions {
   env?: Record<string, string>;
   /** Low priority (process/exec.ts). */
   low?: boolean;
-  /** Called with its pid as soon as it is started; awaited before the session is returned. */
+  /** Called with qemu's pid as soon as it is started; awaited before the session is returned. */
   onSpawn?: ((pid: number) => Promise<void>) | undefined;
   /** qemu keeps running after this program has exited. */
   detached?: boolean;
@@ -101,12 +105,13 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
   const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-  let child: Child;
+  let child: QemuChild;
   let companion: Companion | undefined;
   try {
     companion = await options.companion?.();
+    const jailed = options.jail && (await import("./jailed-child.ts"));
     // If this program is killed, SIGTERM lets qemu flush its images.
-    child = start(argv, {
+    const how: ChildOptions = {
       cwd: directory,
       stdout: log,
       stderr: log,
@@ -119,7 +124,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
         ...(companion ? [companion.fd] : []),
         ...(options.lastFds ?? []),
       ],
-    });
+    };
+    child = jailed ? jailed.startQemuChild(argv, options.jail!, how) : start(argv, how);
   } catch (error) {
     await companion?.end();
     throw error;
@@ -128,20 +134,16 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   }
   const [qmp] = await Promise.all([
     connectWhenUp(child, monitor, startLimitMs),
-    options.onSpawn?.(child.pid),
+    options.onSpawn && ownPidOf(child).then(options.onSpawn),
   ]);
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
     await companion?.end();
     throw failure;
   }
+  await child.seal?.();
   if (companion) closeSync(companion.fd);
-  // With umask 077, qemu creates them with mode 0700.
-  for (const name of readdirSync(directory)) {
-    const path = join(directory, name);
-    if (name.endsWith(".sock") && lstatSync(path, { throwIfNoEntry: false })?.isSocket())
-      chmodSync(path, 0o600);
-  }
+  takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
   let panicked = false;
   qmp.onEvent((event) => {
@@ -167,7 +169,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     throw stillRunningError({ pid: child.pid, name: "qemu" });
   };
   return {
-    pid: child.pid,
+    get pid() {
+      return child.pid;
+    },
     qmp,
     ended,
     get panicked() {
@@ -182,10 +186,24 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   };
 }
 
+/** Has what qemu has created in its directory belong to this program's user, and sockets be its alone. */
+function takeFiles(directory: string, jail: Jail | undefined): void {
+  for (const name of readdirSync(directory)) {
+    const path = join(directory, name);
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (jail?.user && stats?.uid === jail.user.uid && !stats.isSymbolicLink())
+      lchownSync(path, process.getuid!(), process.getgid!());
+    // With umask 077, qemu creates them with mode 0700.
+    if (name.endsWith(".sock") && stats?.isSocket()) chmodSync(path, 0o600);
+  }
+}
+
+const ownPidOf = async (child: QemuChild): Promise<number> => (await child.settlePid?.()) ?? child.pid;
+
 /** Error for a qemu without a greeting. It is killed if it still runs. */
 async function startError(
-  child: Child,
-  { logPath, script, startLimitMs = START_MS }: QemuOptions,
+  child: QemuChild,
+  { logPath, jail, script, startLimitMs = START_MS }: QemuOptions,
   why: "exited" | "late",
 ): Promise<unknown> {
   if (why === "late") child.kill("SIGKILL");
@@ -193,6 +211,13 @@ async function startError(
     stillRunningError({ pid: child.pid, name: "qemu" }),
   );
   if (interruption.aborted) return interruption.reason;
+  const jailed = jail?.root && (await import("./jail.ts")).findJailFailure(readLastLines(logPath));
+  if (jail?.root && jailed !== undefined) {
+    jail.root.forget();
+    return new QemuRefusal("io", `qemu did not start: cannot confine it: bwrap: ${jailed}`, {
+      hint: "run the command again, which then starts qemu as confined as this host can; or without a jail: --no-jail",
+    });
+  }
   const how =
     why === "late" ? `no QMP greeting within ${startLimitMs / 1000} s` : describeExit({ status, signal });
   const Failure = why === "late" || signal ? VmError : QemuRefusal;
@@ -222,7 +247,7 @@ export const exitError = (what: string, end: QemuEnd, logPath: string, cause: un
 
 /** @returns how it went wrong otherwise: qemu has exited, or has not greeted in time */
 async function connectWhenUp(
-  child: Child,
+  child: QemuChild,
   socket: string,
   limitMs: number,
 ): Promise<QmpClient | "exited" | "late"> {

@@ -1,5 +1,5 @@
 import type { QmpClient } from "./client.ts";
-import type { ArgsOf, TransactionAction } from "./commands.ts";
+import { LENT, type ArgsOf, type TransactionAction } from "./commands.ts";
 
 /** A dirty bitmap (qapi/block-core.json, BlockDirtyInfo). */
 export interface Bitmap {
@@ -25,16 +25,27 @@ export interface BlockNode {
 
 export async function listBlockNodes(client: QmpClient): Promise<BlockNode[]> {
   const all = await client.execute("query-named-block-nodes", { flat: true });
+  const lent = all.some(({ file }) => file.startsWith(LENT)) ? await readLent(client) : undefined;
   return all.map((info) => ({
     node: info["node-name"] ?? "",
     driver: info.drv,
-    file: info.file,
+    file: lent?.get(info.file) ?? info.file,
     virtualBytes: info.image["virtual-size"],
     corrupt: info.image["format-specific"]?.data?.corrupt === true,
     bitmaps: (info["dirty-bitmaps"] ?? []).flatMap(({ name, count, recording, inconsistent }) =>
       name === undefined ? [] : [{ name, count, sound: recording && inconsistent !== true }],
     ),
   }));
+}
+
+/** Paths of files that qemu was handed, by the names that it has for them. */
+async function readLent(client: QmpClient): Promise<Map<string, string>> {
+  const sets = await client.execute("query-fdsets");
+  return new Map(
+    sets.flatMap(({ "fdset-id": id, fds }) =>
+      fds.flatMap(({ opaque }) => (opaque === undefined ? [] : [[`${LENT}${id}`, opaque]])),
+    ),
+  );
 }
 
 /** Adds a persistent bitmap. */

@@ -47,6 +47,9 @@ const ACTION = {
   ],
 } as const;
 
+/** Start of the names that qemu opens files by that it was handed (qemu(1), -add-fd). */
+export const LENT = "/dev/fdset/";
+
 export const QMP_COMMANDS = {
   qmp_capabilities: { limitMs: QUERY_MS },
 
@@ -143,6 +146,14 @@ export const QMP_COMMANDS = {
       ],
     },
     limitMs: DISK_MS,
+  },
+  // qapi/misc.json; sent with a descriptor (send-descriptor.ts).
+  getfd: { args: { fdname: "string" }, limitMs: QUERY_MS },
+  "add-fd": { args: { opaque: "string" }, reply: { "fdset-id": "number" }, limitMs: QUERY_MS },
+  "remove-fd": { args: { "fdset-id": "number" }, limitMs: QUERY_MS },
+  "query-fdsets": {
+    reply: [{ "fdset-id": "number", fds: [{ "opaque?": "string" }] }],
+    limitMs: QUERY_MS,
   },
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
   block_resize: { args: { ...NODE_NAME, size: "number" }, limitMs: DISK_MS },

@@ -3,9 +3,19 @@
  * `.virtfs_metadata/NAME` beside it holds its owner and mode in the guest; a symlink is a file that holds its target
  * (qemu, hw/9pfs/9p-local.c). This module sets these modes, and creates symlinks that stay inside the share.
  */
-import { chmodSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, type Dirent } from "node:fs";
+import {
+  chmodSync,
+  lchownSync,
+  mkdirSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  type Dirent,
+} from "node:fs";
 import { join } from "node:path";
 import { hasErrno } from "../lib/errors.ts";
+import { FIRST_UID } from "../qemu/jail.ts";
 import { remove } from "../store/remove.ts";
 import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { REPLACEMENT } from "../lib/text.ts";
@@ -42,7 +52,17 @@ function walk(top: string, visit: (dir: string, depth: number, entries: Dirent[]
     for (const entry of entries)
       if (entry.isDirectory() && entry.name !== METADATA && depth < MAX_DEPTH)
         waiting.push({ dir: join(dir, entry.name), depth: depth + 1 });
+    takeEntries(dir, entries);
     visit(dir, depth, entries);
+  }
+}
+
+/** What a qemu of its own user has created for the guest becomes root's. */
+function takeEntries(dir: string, entries: readonly Dirent[]): void {
+  if (process.getuid!() !== 0) return;
+  for (const { name } of entries) {
+    const path = join(dir, name);
+    if ((lstatOf(path)?.uid ?? 0) >= FIRST_UID) lchownSync(path, 0, 0);
   }
 }
 

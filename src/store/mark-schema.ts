@@ -16,6 +16,7 @@ import {
   RUN_ENDS,
   type BaseRecord,
   type CloneRecord,
+  type JailRecord,
   type Mark,
   type RunRecord,
 } from "./mark-types.ts";
@@ -178,12 +179,24 @@ function readRun(value: unknown, dropped: string[]): RunRecord | undefined {
     forwards: rules ?? [],
     ...(diskAio && { diskAio }),
     ...(diskAios && { diskAios }),
+    ...(isFields(value.jail) && { jail: readJail(value.jail) }),
     ...(limits && { limits }),
     ...(display && { display }),
     typed: readTyped(value.typed, dropped),
     // It has ended; the time is unreadable.
     ...(value.ended !== undefined && { ended: ended ?? started }),
     ...(how !== undefined && { how }),
+  };
+}
+
+function readJail(value: Fields): JailRecord {
+  const reasons = Array.isArray(value.reasons) ? value.reasons.flatMap((one) => asText(one) ?? []) : [];
+  return {
+    namespaces: value.namespaces === true,
+    network: value.network === true,
+    noNewPrivileges: value.noNewPrivileges === true,
+    uid: count(value.uid, 0) ?? null,
+    reasons,
   };
 }
 

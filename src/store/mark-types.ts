@@ -52,6 +52,27 @@ export function explainCrash({ lastRun, unrecorded }: Mark): string {
     : "the restored snapshot is crash-consistent, and the VM has not been run since";
 }
 
+/** The jail of a qemu: what it has, and why not more. */
+export interface JailRecord {
+  /** Namespaces, and a root with the VM's files only. */
+  namespaces: boolean;
+  /** A network namespace of its own, without any network. */
+  network: boolean;
+  noNewPrivileges: boolean;
+  /** The user that qemu runs as; null: not known. */
+  uid: number | null;
+  reasons: string[];
+}
+
+/** Without a jail. */
+export const UNCONFINED: JailRecord = {
+  namespaces: false,
+  network: false,
+  noNewPrivileges: false,
+  uid: null,
+  reasons: [],
+};
+
 /** The last start of the VM: what its qemu cannot report. */
 export interface RunRecord {
   /** ISO time stamp. */
@@ -70,6 +91,8 @@ export interface RunRecord {
   diskAios?: Record<number, Aio> | undefined;
   /** The same of all images in WORKDIR, in records of earlier versions. */
   diskAio?: Aio | undefined;
+  /** Absent in records of earlier versions. */
+  jail?: JailRecord | undefined;
   /** The control group that its qemu was put into for its limits, or why it was not; absent without limits. */
   limits?: { group?: string; problem?: string } | undefined;
   /** SPICE or VNC; absent without either. */

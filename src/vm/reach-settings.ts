@@ -222,6 +222,7 @@ export const REACH_OF: Readonly<Record<SettingName, typeof HARMLESS | typeof IGN
   TEMPLATE: HARMLESS,
   DISKS: HARMLESS,
   INPLACE: HARMLESS,
+  JAIL: IGNORED,
   // Behind MEDIA, which they may leave.
   MEDIA_MIRROR: ({ MEDIA_MIRROR }) => reach("file", MEDIA_MIRROR && `@MEDIA@${MEDIA_MIRROR}`),
   MEDIA_STORAGE: ({ MEDIA_STORAGE }) => reach("file", MEDIA_STORAGE && `@MEDIA@${MEDIA_STORAGE}`),

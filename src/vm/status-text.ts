@@ -10,6 +10,7 @@ import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
 import { formatDiskLimits } from "./disks.ts";
+import type { JailRecord } from "../store/mark-types.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
 import type { UnitState } from "./autostart-state.ts";
@@ -140,6 +141,7 @@ export function formatStatus(vm: Status): string {
     ...(vm.nextRunChanges ?? []).map((change): [string, string] => ["next run", describeChange(change)]),
     ["limits", vm.limits && formatLimits(vm.limits)],
     ["pid", vm.pid?.toString()],
+    ["jail", vm.jail && describeJail(vm.jail)],
     ["started", vm.started ? formatTime(vm.started) : undefined],
     ["up", typeof vm.uptimeSeconds === "number" ? formatDuration(vm.uptimeSeconds) : undefined],
     ["ended", vm.lastEnd ? formatEnd(vm.lastEnd) : undefined],
@@ -229,3 +231,14 @@ const formatTime = (iso: string): string => formatLocalTime(localTime(new Date(i
 /** `powered-off, 2026-01-02 03:04:05`; `stopped, 2026-01-02 03:04:05: guest killed: --force` */
 const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
   `${end}${at === null ? "" : `, ${formatTime(at)}`}${how === undefined ? "" : `: ${how}`}`;
+
+/** `own root, namespaces and network, uid 1900000001`; `off: JAIL=off` */
+export function describeJail({ namespaces, network, noNewPrivileges, uid, reasons }: JailRecord): string {
+  const parts = [
+    namespaces ? `own root and namespaces${network ? ", without a network" : ""}` : undefined,
+    noNewPrivileges && !namespaces ? "no new privileges" : undefined,
+    uid === null ? undefined : `uid ${uid}`,
+  ].filter((part) => part !== undefined);
+  const state = noNewPrivileges ? parts.join(", ") : "none";
+  return reasons.length === 0 ? state : `${state}; ${reasons.join("; ")}`;
+}

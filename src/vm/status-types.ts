@@ -1,7 +1,7 @@
 /** What `status --json` and `list --json` print. */
 import type { RawSettings } from "../config/schema.ts";
 import type { Aio, Arch, DiskBus, DisplayAddress } from "../machine/types.ts";
-import type { RunEnd } from "../store/mark-types.ts";
+import type { JailRecord, RunEnd } from "../store/mark-types.ts";
 import type { LimitStatus } from "./confine.ts";
 import type { MachineDisk } from "./disks.ts";
 import type { Manager } from "./autostart.ts";
@@ -123,6 +123,8 @@ export interface Status {
   /** A job's rescue is running, not the guest. */
   job?: boolean;
   pid?: number | null;
+  /** Of a running VM: what confines its qemu, and why not more. */
+  jail?: JailRecord;
   /** Of a running VM with limits (CPU_QUOTA, MEMORY_MAX, IO_WEIGHT, SLICE): those in force. */
   limits?: LimitStatus;
   /** ISO time stamp of the last run's start. */

@@ -175,6 +175,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     forwards: recorded ? recorded.forwards : settings.FORWARDS,
     ...(aios.length === 1 && { diskAio: aios[0]! }),
     display: recorded?.display ?? null,
+    ...(recorded?.jail && { jail: recorded.jail }),
     pid: pid ?? null,
     ...(recorded && hasLimits(settings) && (await describeLimits(settings, recorded, pid))),
     uptimeSeconds: recorded ? Math.round((Date.now() - Date.parse(recorded.started)) / 1000) : null,

@@ -42,6 +42,8 @@ const SPELLINGS: [spellings: string, meaning: string][] = [
   ["--net net=lab | --net=net=lab", "NETWORKS+=net=lab"],
   ["--inplace | --inp | --no-tmpdir | --no-t", "INPLACE=1"],
   ["--use-tmpdir | --us", "INPLACE="],
+  ["--jail", "JAIL=auto"],
+  ["--no-jail", "JAIL=off"],
   ["--debug", "debug"],
 ];
 

@@ -41,9 +41,9 @@ describe.each([
   ["-h", [...CALLED, "cli/usage.ts"], 86, FOR_RUNNING],
   ["status", [...CALLED, "commands/status.ts", "vm/list.ts"], 123, FOR_RUNNING],
   ["list", [...CALLED, "commands/list.ts", "vm/list.ts"], 123, FOR_RUNNING],
-  ["run", [...CALLED, "commands/run.ts", "lifecycle/run.ts"], 199, /^(snapshot|job|guest|host)\//],
+  ["run", [...CALLED, "commands/run.ts", "lifecycle/run.ts"], 201, /^(snapshot|job|guest|host)\//],
   ["backup", [...CALLED, "commands/backup.ts", "snapshot/make/make.ts"], 168, /^(lifecycle|job|guest)\//],
-  ["job", [...CALLED, "commands/job.ts", "job/job.ts"], 194, /^(lifecycle|snapshot|guest|host)\//],
+  ["job", [...CALLED, "commands/job.ts", "job/job.ts"], 195, /^(lifecycle|snapshot|guest|host)\//],
 ] as const)("vm %s", (_, roots, most, needless) => {
   const loaded = loadedWith(roots);
   test(`loads at most ${most} modules`, () => expect(loaded.length).toBeLessThanOrEqual(most));

@@ -44,6 +44,11 @@ describe("layers", () => {
     expect(new Set(Object.values(origins).map(({ kind }) => kind))).toEqual(new Set(["default"]));
   });
 
+  test("JAIL in the VM's own file is ignored: it may come from elsewhere", async () => {
+    guestEnv("JAIL=auto\n");
+    expect((await load()).settings.JAIL).toBe("off");
+  });
+
   test("uses a UUID only from the VM's own guest.env", async () => {
     const [own, other] = ["123e4567-e89b-42d3-a456-426614174000", "00000000-0000-4000-8000-000000000000"];
     userConf(`UUID="${other}"\nUUID_FORMER="nonsense"\n`);

@@ -226,6 +226,13 @@ const EXAMPLES: Record<SettingName, Examples> = {
     ],
     bad: ["", "native", "IO_URING"],
   },
+  JAIL: {
+    good: [
+      ["auto", "auto"],
+      ["off", "off"],
+    ],
+    bad: ["", "on", "AUTO"],
+  },
   SHARED_RAM: flagExamples,
   SMBIOS: {
     good: [

@@ -39,6 +39,7 @@ class Lab implements AsyncDisposable {
     // Descriptors from 3 on.
     const file = { path: "/proc/self/fd/3", shared };
     const machine = await startQemu({
+      jail: undefined,
       argv: [
         "qemu-system-x86_64",
         "-nodefaults",

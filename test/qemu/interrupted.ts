@@ -16,6 +16,7 @@ const qemu = (name: string, behaviour: string) => {
   const directory = join(top, name);
   mkdirSync(directory);
   return startQemu({
+    jail: undefined,
     argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), behaviour],
     directory,
     monitor: join(directory, "qmp.sock"),

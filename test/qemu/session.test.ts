@@ -21,6 +21,7 @@ afterEach(() => temp[Symbol.dispose]());
 
 const start = (behaviour: string, options: Partial<QemuOptions> = {}) =>
   startQemu({
+    jail: undefined,
     argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), behaviour],
     directory: temp.top,
     monitor: temp.path("qmp.sock"),

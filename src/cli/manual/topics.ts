@@ -247,6 +247,16 @@ export const TOPICS: readonly Topic[] = [
     ],
   },
   {
+    title: "JAIL",
+    blocks: [
+      "A guest that takes over its qemu has what that qemu has. With bubblewrap (`bwrap`) and JAIL=auto (`--jail` for one command; the default is off), that is little: qemus of VMs, jobs, `verify --boot` and backups get mount, PID, IPC and UTS namespaces, a root that holds only `/usr`, the working directory, the images and shares of this VM, `/dev/kvm`, `/dev/urandom` and a `/proc` of its own, none of the caller's environment and descriptors, no new privileges, and no core dumps. In the working directory, qemu writes to disks, UEFI variables, logs and sockets. All else there is read-only, and once qemu has created its sockets, the directory is, too: with `--inplace` it has the VM's settings, jobs and hooks. Paths are the same as outside.",
+      "Without a card on the user-mode network or a tap device, a display on a port and arguments in `PROG.defaults`, qemu has no network at all: passt and networks among VMs work through descriptors. A card for the user-mode network is then added from the next run on.",
+      "Started by root, qemu runs as a user of its own for each working directory (from uid 1900000000 on; no account is needed). Its files stay root's: it keeps the capability to open them (CAP_DAC_OVERRIDE), and the root of its own is what separates VMs; for a writable share, CAP_CHOWN, CAP_FOWNER and CAP_FSETID as well; for ports below 1024, CAP_NET_BIND_SERVICE; for a tap device, CAP_NET_ADMIN. Guests cannot create device nodes in shares. With files on NFS, FUSE and other filesystems that other users may not read, it stays root, without other capabilities.",
+      "Disks, CDs and snapshots that are added while the guest runs are passed by descriptor. An image added that way must not have a backing file. Name servers that the host gets while a guest runs are used from its next start on.",
+      "`status` shows what confines a running qemu, and why not more; `doctor` what this host can do. Less is in force, and a start warns, without bubblewrap, where the kernel or a container forbids namespaces to the caller, for arguments in `PROG.defaults` that name files, displays or networks (no new privileges only), and for those that start a setuid helper (nothing). `--no-jail` starts qemu without one. JAIL is read from `PROG.conf` only, not from a VM's `guest.env`.",
+    ],
+  },
+  {
     title: "COMPATIBILITY",
     blocks: [
       "`PROG.conf`, `guest.env`, `PROG.defaults`, `check-media`, snapshots, jobs and command lines of the earlier bash scripts work. Snapshots made here can be restored there.",

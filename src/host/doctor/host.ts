@@ -8,21 +8,23 @@ import { exec, findProgram, isBusybox } from "../../process/exec.ts";
 import { freeBytes } from "../../store/files.ts";
 import type { Context } from "../../vm/context.ts";
 import { findCheckMedia } from "../../vm/media.ts";
-import { checkProgram, type Check } from "./check.ts";
+import { NOT_INSTALLED, probeJail } from "../../qemu/probe-jail.ts";
+import { checkProgram, oneLine, type Check } from "./check.ts";
 
 /** Programs of the host, except qemu and those for building a rescue. */
-export async function checkPrograms(context: Context, { TPM }: Settings): Promise<Check[]> {
+export async function checkPrograms(context: Context, settings: Settings): Promise<Check[]> {
   const media = findCheckMedia(context);
   return [
     checkProgram({ name: "qemu-img", use: "disks", needed: true, thing: "qemu-img" }),
     checkProgram({ name: "pigz", use: "snapshots", needed: true, thing: "pigz" }),
     checkCoreutils(),
     checkSetpriv(),
+    await checkJail(settings),
     checkProgram({ name: "bash", use: "jobs' hooks, settings with conditions", thing: "bash" }),
     checkProgram({ name: "ssh", use: "logging in to guests", thing: "ssh" }),
     checkProgram({ name: "scp", use: "copying to and from guests", thing: "ssh" }),
     checkProgram({ name: "remote-viewer", use: "viewing guests on this host", thing: "remote-viewer" }),
-    await checkSwtpm(TPM !== ""),
+    await checkSwtpm(settings.TPM !== ""),
     checkProgram({ name: "restic", use: "snapshots off the machine", thing: "restic" }),
     checkProgram({ name: "fusermount3", use: "reading a repository in place", thing: "fuse" }),
     checkProgram({ name: "sshfs", use: "mounting files of a snapshot", thing: "sshfs" }),
@@ -64,6 +66,23 @@ function checkSetpriv(): Check {
     state: "limited",
     detail: "that of busybox lacks the option",
     packages: PACKAGES.setpriv,
+  };
+}
+
+/** What confines the qemus that this user starts, or could with JAIL=auto, and why not more. Starts a program in a jail. */
+export async function checkJail({ JAIL }: Pick<Settings, "JAIL">): Promise<Check> {
+  const common = { name: "jail", needed: false, use: "confining qemu" };
+  const { bwrap, setpriv, problem } = await probeJail(undefined);
+  const user = process.getuid!() !== 0 ? "" : setpriv === undefined ? ", as root" : ", a user of its own";
+  const unused = JAIL === "off" ? "; not used: JAIL=off" : "";
+  if (bwrap !== undefined)
+    return { ...common, state: "ok", detail: `${bwrap}: namespaces, own root${user}${unused}` };
+  const rest = setpriv === undefined ? "nothing confines qemu" : "no new privileges only";
+  return {
+    ...common,
+    state: problem === NOT_INSTALLED ? "missing" : "limited",
+    detail: oneLine(unused ? problem! : `${rest}: ${problem}`),
+    ...(problem === NOT_INSTALLED && { packages: PACKAGES.bwrap }),
   };
 }
 

@@ -32,6 +32,7 @@ import type { Workdir } from "../../store/workdir.ts";
 import type { Context } from "../../vm/context.ts";
 import type { StoredDisk } from "../../vm/disks.ts";
 import type { Vm } from "../../vm/find.ts";
+import { nameForQemu } from "../../live/lend.ts";
 import { refuseTooManyDisks } from "../../vm/limits.ts";
 import { resolveDisk } from "../../vm/machine.ts";
 import { Media } from "../../vm/media.ts";
@@ -202,7 +203,8 @@ async function attachNow(
     disks.map(({ request, number }) => ({ bus: request.bus, number })),
   );
   const withIo = withDiskIo(disk, settings.DISK_AIO, capabilities);
-  const plugged = buildPluggedDisk(machine, withIo);
+  const path = await nameForQemu(work.dir, withIo.path, "write");
+  const plugged = buildPluggedDisk(machine, { ...withIo, path });
   if (plugged === undefined)
     return noteNextRun(
       "the guest has it",

@@ -2,6 +2,7 @@ import { commandLine } from "../../lib/command-line.ts";
 import { usageError, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { listAttached, listDevices } from "../../live/attached.ts";
+import { takeBack } from "../../live/lend.ts";
 import { findAttached } from "../../live/same-file.ts";
 import { controllerOf, deviceOf } from "../../qemu/devices/disk.ts";
 import { removeNode } from "../../qmp/block.ts";
@@ -72,7 +73,7 @@ function withoutFormat({ settings }: Vm, { path }: StoredDisk): SettingChanges {
 
 /** Takes a disk out of the running machine, if it has it. */
 async function detach(
-  { vm }: Changing,
+  { vm, work }: Changing,
   qmp: QmpClient,
   disk: StoredDisk,
   stored: readonly StoredDisk[],
@@ -87,6 +88,7 @@ async function detach(
     await unplugDevice(qmp, deviceOf(attached.node), { change, hint });
   }
   await removeNode(qmp, attached.node);
+  await takeBack(qmp, work.dir, attached.path);
   const others = stored.filter((item) => item !== disk);
   if (vm.settings.LAYOUT !== 0) await detachController(qmp, disk, others);
 }

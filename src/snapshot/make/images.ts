@@ -76,7 +76,7 @@ export async function storeImages(request: StoreRequest, source: DiskSource): Pr
   if (pointInTime.refused) log.warn(`the next snapshot will be a full one: ${pointInTime.refused.message}`);
   using opened = new DisposableStack();
   try {
-    const targets = await openTargets(qmp, vm, disks, plan, staged, layered);
+    const targets = await openTargets(source, vm, disks, plan, staged, layered);
     const written = [...targets.values()].map(({ path }) => opened.use(followWrites(path)));
     const requests: CopyRequest[] = [];
     for (const disk of disks)
@@ -137,7 +137,7 @@ interface Target {
 
 /** Creates the images and opens them. @returns targets by disk name */
 async function openTargets(
-  qmp: QmpClient,
+  source: Pick<DiskSource, "addImage">,
   { hostdir }: Vm,
   disks: readonly OpenDisk[],
   { parent }: SnapshotPlan,
@@ -146,14 +146,14 @@ async function openTargets(
 ): Promise<Map<string, Target>> {
   const targets = new Map<string, Target>();
   for (const { name, virtualBytes } of disks) {
-    const top = layered.some((source) => source.name === name);
+    const top = layered.some((one) => one.name === name);
     const path = top ? topOf(staged, name) : join(staged, imageName(name));
     const node = NODE.target + basename(name, ".img");
     const backing = parent === undefined ? undefined : `../${parent}/${imageName(name)}`;
     await createImage(path, { sizeBytes: virtualBytes, backing, compressed: !top });
     const base: ReadImage | undefined =
       parent === undefined ? undefined : findSnapshotImage(join(hostdir, HOST.backups), parent, name);
-    await qmp.execute("blockdev-add", buildWritableNode(path, node, base));
+    await source.addImage(buildWritableNode(path, node, base));
     targets.set(name, { node, path });
   }
   return targets;
@@ -221,7 +221,7 @@ function estimate(sources: readonly Source[], disks: readonly OpenDisk[], plan: 
 export async function copyPointInTime(
   context: Context,
   sources: readonly Source[],
-  { qmp, disks, freeze }: DiskSource,
+  { qmp, disks, addImage, freeze }: DiskSource,
   staged: string,
   snapshot: string,
   speed: number,
@@ -233,7 +233,7 @@ export async function copyPointInTime(
     const path = join(staged, name);
     const to = NODE.target + basename(name, ".img");
     await createImage(path, { sizeBytes: virtualBytes });
-    await qmp.execute("blockdev-add", buildWritableNode(path, to));
+    await addImage(buildWritableNode(path, to));
     const only = await pointInTime.select(disk, "top");
     requests.push({ from: pointInTime.nodeOf(disk), to, only, compress: false, gently: true });
   }

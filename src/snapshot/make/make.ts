@@ -236,7 +236,9 @@ async function storeImagesOf({
   const { storeImages } = await import("./images.ts");
   const source = live
     ? await (await import("../../live/source.ts")).openLive(work, sources, staged, ramOf)
-    : await (await import("./offline-source.ts")).openOffline(vm, work, sources, staged, isUnattended());
+    : await (
+        await import("./offline-source.ts")
+      ).openOffline(context, vm, work, sources, staged, isUnattended());
   let stored;
   try {
     const asked = { full: request.full === true, live, speed: request.rateLimit ?? 0 };

@@ -3,6 +3,7 @@ import { ARCH } from "../../machine/arch.ts";
 import { buildWritableNode } from "../../qemu/devices/image.ts";
 import { buildBlocksArgv } from "../../qemu/blocks.ts";
 import { FLUSH_STEPS } from "../../qemu/end.ts";
+import { pathsOfDisks } from "../../qemu/jail-view.ts";
 import { exitError, startQemu } from "../../qemu/session.ts";
 import { listBlockNodes } from "../../qmp/block.ts";
 import type { QmpClient } from "../../qmp/client.ts";
@@ -10,7 +11,10 @@ import type { TransactionAction } from "../../qmp/commands.ts";
 import { QmpDisconnect, QmpError } from "../../qmp/errors.ts";
 import { consistencyOf } from "../../store/mark-types.ts";
 import { remove } from "../../store/remove.ts";
+import type { Context } from "../../vm/context.ts";
+import { planJail } from "../../vm/jail.ts";
 import type { Vm } from "../../vm/find.ts";
+import { HOST } from "../../store/layout.ts";
 import type { Workdir } from "../../store/workdir.ts";
 import type { Source, DiskSource, OpenDisk } from "../../live/disk-source.ts";
 
@@ -19,6 +23,7 @@ const LOG = "blocks.log";
 
 /** Opens the disks of a VM that is off. @param staged a directory for a socket and a log */
 export async function openOffline(
+  context: Context,
   vm: Vm,
   work: Workdir,
   sources: readonly Source[],
@@ -27,8 +32,19 @@ export async function openOffline(
 ): Promise<DiskSource> {
   const argv = buildBlocksArgv(ARCH[vm.settings.QEMUARCH].binary, SOCKET);
   const logPath = join(staged, LOG);
+  const { jail } = await planJail(context, vm.settings, {
+    program: argv[0]!,
+    directory: staged,
+    further: [
+      // It creates the images there.
+      { path: staged, access: "write" },
+      ...pathsOfDisks(sources.filter(({ disk }) => disk)),
+      { path: join(vm.hostdir, HOST.backups), access: "read" },
+    ],
+  });
   const machine = await startQemu({
     argv,
+    jail,
     low,
     directory: staged,
     monitor: join(staged, SOCKET),
@@ -49,6 +65,7 @@ export async function openOffline(
     return {
       qmp,
       disks,
+      addImage: async (node) => void (await qmp.execute("blockdev-add", node)),
       freeze: async (actions) => ({
         consistency: consistencyOf(work.mark),
         nodeOf: ({ node }) => node,

@@ -1,3 +1,4 @@
+import { confineBy } from "../../vm/jail.ts";
 import { join } from "node:path";
 import { VmError } from "../../lib/errors.ts";
 import { quoteLine } from "../../lib/text.ts";
@@ -86,6 +87,7 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
     const monitor = join(dir, WORK.monitor);
     machine = await startQemu({
       argv,
+      jail: await confineBy(context, vm.settings)(resolved, dir),
       directory: dir,
       monitor,
       logPath,

@@ -1,3 +1,4 @@
+import { confineBy } from "../../vm/jail.ts";
 import { closeSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { reasonOf, VmError } from "../../lib/errors.ts";
@@ -70,6 +71,7 @@ export async function resumeCopy(
     const ram = { path: `/proc/self/fd/${fd}`, shared: false };
     machine = await startQemu({
       argv: [...buildQemuArgv({ ...copy, ram }, capabilities), ...INCOMING_ARGS],
+      jail: await confineBy(context, vm.settings)(copy, dir),
       directory: dir,
       monitor: join(dir, WORK.monitor),
       logPath,

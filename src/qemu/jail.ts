@@ -1,0 +1,144 @@
+/**
+ * A qemu's jail: bubblewrap (bwrap(1)) gives it namespaces and a root that holds only its own files, setpriv(1) a user and
+ * privileges. Paths in it equal those outside: argument lists and QMP commands stay as they are.
+ */
+
+/**
+ * A file or directory in a jail. `create`: qemu creates its sockets there when it starts, and cannot write there once it
+ * runs (seal-jail.ts). `device`: with its device nodes.
+ */
+export interface JailPath {
+  /** Absolute, symlinks resolved. */
+  path: string;
+  access: "read" | "create" | "write" | "device";
+}
+
+/** The lowest user of qemus that root starts: above those that systems give out. */
+export const FIRST_UID = 1_900_000_000;
+
+/** What a jail's root holds. */
+export interface JailView {
+  /** Outer ones first. */
+  paths: readonly JailPath[];
+  /** Symlinks on the way to them: path and target. */
+  links: readonly (readonly [path: string, target: string])[];
+}
+
+/** The namespaces and the root. */
+export interface JailRoot {
+  /** Full path of bwrap. */
+  bwrap: string;
+  /** A network namespace without any network. */
+  offline: boolean;
+  /** What it holds, as it is when qemu is started. */
+  view: () => JailView;
+  /** Called if bwrap fails: what was remembered of this host is no longer true. */
+  forget: () => void;
+}
+
+export interface Jail {
+  /** Absent: qemu sees the host's files and processes. */
+  root: JailRoot | undefined;
+  /** Full path of util-linux's setpriv; absent: privileges stay as they are. */
+  setpriv: string | undefined;
+  /** Started by root: the user that qemu runs as, and all capabilities that it has. */
+  user: { uid: number; capabilities: readonly string[] } | undefined;
+}
+
+/** How a qemu is started in a jail. */
+export interface JailStart {
+  /** Its working directory. */
+  directory: string;
+  /** A pipe that bwrap tells the pid of qemu (`readJailedPid`). */
+  infoFd: number;
+  /** Signal that it gets when the program that started it dies. */
+  whenOrphaned: "TERM" | "none";
+}
+
+/** Pure: the words in front of qemu's command line. @param view of its root */
+export function buildJailArgv(
+  { root, setpriv, user }: Jail,
+  view: JailView | undefined,
+  start: JailStart,
+): string[] {
+  return [
+    ...(root && view ? buildRootArgs(root, view, start) : []),
+    ...buildPrivilegeArgs(root, setpriv, user, start),
+  ];
+}
+
+/** qemu is the first process of its PID namespace: none is left beside it. bwrap itself sets no_new_privs. */
+function buildRootArgs(
+  { bwrap, offline }: JailRoot,
+  { paths, links }: JailView,
+  { directory, infoFd }: JailStart,
+): string[] {
+  return [
+    bwrap,
+    "--unshare-ipc",
+    "--unshare-pid",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+    ...(offline ? ["--unshare-net"] : []),
+    "--as-pid-1",
+    "--info-fd",
+    String(infoFd),
+    "--tmpfs",
+    "/tmp",
+    "--proc",
+    "/proc",
+    ...links.flatMap(([path, target]) => ["--symlink", target, path]),
+    ...paths.flatMap(({ path, access }) => [BINDS[access], path, path]),
+    "--remount-ro",
+    "/",
+    "--chdir",
+    directory,
+    "--",
+  ];
+}
+
+const BINDS = { read: "--ro-bind", create: "--bind", write: "--bind", device: "--dev-bind" } as const;
+
+function buildPrivilegeArgs(
+  root: JailRoot | undefined,
+  setpriv: string | undefined,
+  user: Jail["user"],
+  { whenOrphaned }: JailStart,
+): string[] {
+  const kept = user && ["-all", ...user.capabilities.map((name) => `+${name}`)].join(",");
+  const options = [
+    ...(root ? [] : ["--no-new-privs"]),
+    // In a jail its parent is bwrap, which gets the same signal.
+    ...(whenOrphaned === "none" ? [] : ["--pdeathsig", whenOrphaned]),
+    ...(user
+      ? [
+          "--reuid",
+          String(user.uid),
+          "--regid",
+          String(user.uid),
+          "--clear-groups",
+          "--inh-caps",
+          kept!,
+          "--ambient-caps",
+          kept!,
+          "--bounding-set",
+          kept!,
+        ]
+      : []),
+  ];
+  return setpriv === undefined || options.length === 0 ? [] : [setpriv, ...options, "--"];
+}
+
+/** The pid that bwrap has written (bwrap(1), --info-fd); undefined if there is none. */
+export function readJailedPid(text: string): number | undefined {
+  const pid = Number(/"child-pid":\s*(\d+)/.exec(text)?.[1]);
+  return pid > 0 ? pid : undefined;
+}
+
+/** bwrap's own message, if it has not started qemu. @param output of both */
+export const findJailFailure = (output: string): string | undefined =>
+  /^\s*bwrap: (.*)$/.exec(output.trim().split("\n").at(-1) ?? "")?.[1];
+
+/** bwrap exits with 128 + N for a signal N. */
+export const signalOfStatus = (status: number | null): number | undefined =>
+  status !== null && status > 128 && status < 128 + 65 ? status - 128 : undefined;

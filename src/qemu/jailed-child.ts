@@ -1,0 +1,123 @@
+import { closeSync, read } from "node:fs";
+import { constants } from "node:os";
+import { hasErrno } from "../lib/errors.ts";
+import { warnOnce } from "../lib/log.ts";
+import { plain } from "../lib/text.ts";
+import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
+import { forbidCoreDumps, pipe } from "../process/libc.ts";
+import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
+import { sealDirectory } from "./seal-jail.ts";
+
+/** A qemu, in its jail or without one. */
+export interface QemuChild extends Child {
+  /** Resolves to qemu's own pid, which `pid` is from then on; to that of bwrap if that has not started it. */
+  settlePid?(): Promise<number>;
+  /** Once qemu has created its sockets: has it create nothing else. Never throws. */
+  seal?(): Promise<void>;
+}
+
+export type ChildOptions = StartOptions & {
+  whenOrphaned: "TERM" | "none";
+  cwd: string;
+  furtherFds: number[];
+};
+
+/** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
+const noEnvironment = (): Record<string, undefined> =>
+  Object.fromEntries(Object.keys(process.env).map((name) => [name, undefined]));
+
+/** @param argv qemu's command line */
+export function startQemuChild(argv: readonly string[], jail: Jail, options: ChildOptions): QemuChild {
+  const [qemu, ...args] = argv;
+  const { cwd: directory, furtherFds, whenOrphaned } = options;
+  const [readEnd, writeEnd] = pipe();
+  const view = jail.root?.view();
+  const words = buildJailArgv(jail, view, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
+  let child: Child;
+  try {
+    child = start([...words, requireProgram(qemu!), ...args], {
+      ...options,
+      // Without bwrap the last program before qemu does that.
+      whenOrphaned: jail.root || jail.setpriv === undefined ? whenOrphaned : "none",
+      ...(jail.root && { furtherFds: [...furtherFds, writeEnd], env: noEnvironment() }),
+    });
+  } catch (error) {
+    closeSync(readEnd);
+    throw error;
+  } finally {
+    closeSync(writeEnd);
+  }
+  if (child.pid > 0) forbidCoreDumps(child.pid);
+  if (!jail.root) {
+    closeSync(readEnd);
+    return child;
+  }
+  return followJailed(child, readEnd, view?.paths.find(({ access }) => access === "create")?.path);
+}
+
+const MAX_INFO_BYTES = 4096;
+
+/** What bwrap writes before qemu is started, in pieces: it would die of a closed pipe. Closes the descriptor. */
+async function readInfo(fd: number): Promise<string> {
+  const bytes = Buffer.alloc(MAX_INFO_BYTES);
+  let length = 0;
+  try {
+    for (;;) {
+      const more = await readPiece(fd, bytes.subarray(length));
+      length += more;
+      if (more === 0 || length === bytes.length) return bytes.toString("latin1", 0, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** In a thread. @returns 0 at the end, or if it cannot be read */
+const readPiece = (fd: number, to: Buffer): Promise<number> =>
+  new Promise((resolve) => read(fd, to, 0, to.length, null, (error, length) => resolve(error ? 0 : length)));
+
+/** bwrap is qemu's parent: it waits for it, and exits as it does. */
+function followJailed(child: Child, readEnd: number, sealed: string | undefined): QemuChild {
+  let isOver = false;
+  void child.done.then(() => (isOver = true));
+  let pid: number | undefined;
+  const settled = readInfo(readEnd).then((text) => {
+    pid = readJailedPid(text);
+    // bwrap may have started it before its own limit was set.
+    if (pid !== undefined) forbidCoreDumps(pid);
+    return pid ?? child.pid;
+  });
+  return {
+    get pid() {
+      return pid ?? child.pid;
+    },
+    settlePid: () => settled,
+    seal: async () => {
+      const problem = sealed === undefined ? undefined : await sealDirectory(await settled, sealed);
+      if (problem !== undefined && !isOver)
+        warnOnce(`qemu can create files in ${plain(sealed!)}: ${plain(problem)}`);
+    },
+    done: child.done.then((result) => {
+      const signal = signalOfStatus(result.status);
+      return signal === undefined ? result : { ...result, status: null, signal: nameOfSignal(signal) };
+    }),
+    // bwrap would die of a signal to its process group, and its exit status be lost, before qemu has exited.
+    kill: (signal) => (pid === undefined ? child.kill(signal) : sendTo(pid, signal)),
+    // Nothing but qemu stays.
+    release: () => {
+      child.release();
+      if (pid !== undefined) sendTo(child.pid, "SIGKILL");
+    },
+  };
+}
+
+const nameOfSignal = (number: number): string =>
+  Object.entries(constants.signals).find(([, value]) => value === number)?.[0] ?? `signal ${number}`;
+
+function sendTo(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!hasErrno(error, "ESRCH")) throw error;
+  }
+}

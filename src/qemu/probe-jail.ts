@@ -1,0 +1,121 @@
+import { closeSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { sha256 } from "../lib/crypto.ts";
+import { readNamed } from "../lib/read-file.ts";
+import { plain } from "../lib/text.ts";
+import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
+import { pipe } from "../process/libc.ts";
+import { buildJailArgv, FIRST_UID, type Jail } from "./jail.ts";
+import { viewOf } from "./jail-view.ts";
+
+/** Programs of a jail, as far as they work on this host. */
+export interface JailPrograms {
+  /** Full path of bwrap; undefined: see `problem`. */
+  bwrap: string | undefined;
+  /** Full path of util-linux's setpriv. */
+  setpriv: string | undefined;
+  /** Why there are no namespaces: `bubblewrap (bwrap) is not installed`. */
+  problem: string | undefined;
+  /** Has the next start try again what was remembered as working. */
+  forget: () => void;
+}
+
+/** A user of its own for qemu; it opens this program's files by that capability, in a root that holds no others. */
+export const JAIL_CAPABILITIES = ["dac_override"] as const;
+
+export const NOT_INSTALLED = "bubblewrap (bwrap) is not installed";
+
+/**
+ * Finds out what a jail can have on this host, by starting a program in one. That it works is remembered in `cacheDirectory`
+ * until the next boot, or until bwrap or a setting of the kernel changes.
+ */
+export async function probeJail(cacheDirectory: string | undefined): Promise<JailPrograms> {
+  const found = findProgram("setpriv");
+  const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
+  const bwrap = findProgram("bwrap");
+  if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED, forget: () => {} };
+  const mark = cacheDirectory && join(cacheDirectory, "jail");
+  const forget = (): void => {
+    if (mark !== undefined) rmSync(mark, { force: true });
+  };
+  const host = identifyHost(bwrap);
+  const works = mark !== undefined && readJailMark(mark) === host;
+  const problem = works ? undefined : await tryJail(bwrap, setpriv);
+  if (problem !== undefined) return { bwrap: undefined, setpriv, problem, forget };
+  if (mark !== undefined && !works) remember(mark, host);
+  return { bwrap, setpriv, problem: undefined, forget };
+}
+
+const MAX_MARK_BYTES = 256;
+
+function readJailMark(path: string): string | undefined {
+  try {
+    return readNamed(path, MAX_MARK_BYTES).toString();
+  } catch {
+    return undefined;
+  }
+}
+
+/** Settings of the kernel that forbid namespaces, and this boot. */
+const CONDITIONS = [
+  "kernel/random/boot_id",
+  "user/max_user_namespaces",
+  "kernel/unprivileged_userns_clone",
+  "kernel/apparmor_restrict_unprivileged_userns",
+];
+
+function identifyHost(bwrap: string): string {
+  const { size, mtimeMs, mode } = statSync(bwrap);
+  const conditions = CONDITIONS.map((name) => {
+    try {
+      return readFileSync(join("/proc/sys", name), "latin1");
+    } catch {
+      return "";
+    }
+  });
+  const facts = [bwrap, size, mtimeMs, mode, process.getuid!(), ...conditions, ...readOwnLimits()];
+  return sha256(facts.join("\n"));
+}
+
+/** What a service, or a container, withholds from its processes (proc(5), status). */
+function readOwnLimits(): string[] {
+  try {
+    const status = readFileSync("/proc/self/status", "latin1");
+    return [
+      readlinkSync("/proc/self/ns/user"),
+      ...(status.match(/^(NoNewPrivs|Seccomp|Seccomp_filters|CapBnd|CapEff):.*$/gm) ?? []),
+    ];
+  } catch {
+    return [];
+  }
+}
+
+/** Best effort: without it each start tries again. */
+function remember(mark: string, host: string): void {
+  try {
+    mkdirSync(dirname(mark), { recursive: true, mode: 0o700 });
+    writeFileSync(mark, host, { mode: 0o600 });
+  } catch {
+    // HOME may be read-only or absent.
+  }
+}
+
+/** @returns why it does not work, in one line */
+async function tryJail(bwrap: string, setpriv: string | undefined): Promise<string | undefined> {
+  const isRoot = process.getuid!() === 0;
+  const jail: Jail = {
+    root: { bwrap, offline: true, view: () => viewOf("true", []), forget: () => {} },
+    setpriv,
+    user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
+  };
+  const [readEnd, writeEnd] = pipe();
+  try {
+    const start = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
+    const argv = [...buildJailArgv(jail, viewOf("true", []), start), findProgram("true") ?? "/bin/true"];
+    const result = await exec(argv, { anyStatus: true, furtherFds: [writeEnd] });
+    return result.status === 0 ? undefined : `bwrap: ${plain(lastLineOf(result).replace(/^bwrap: /, ""))}`;
+  } finally {
+    closeSync(readEnd);
+    closeSync(writeEnd);
+  }
+}

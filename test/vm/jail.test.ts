@@ -1,0 +1,73 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { mkdirSync } from "node:fs";
+import { describeJail } from "../../src/vm/status-text.ts";
+import { planJail } from "../../src/vm/jail.ts";
+import type { Machine } from "../../src/machine/types.ts";
+import { machineWith } from "../qemu/machines.ts";
+import { Temp } from "../fixtures/temp.ts";
+
+let temp: Temp;
+beforeEach(() => void (temp = new Temp()));
+afterEach(() => temp[Symbol.dispose]());
+
+const isRoot = process.getuid!() === 0;
+const plan = (changes: Partial<Machine>, JAIL: "auto" | "off" = "auto") => {
+  mkdirSync(temp.path("work"), { recursive: true });
+  const machine = machineWith({
+    nics: [],
+    shares: [],
+    disks: [],
+    display: { kind: "serial" },
+    cdrom: undefined,
+    ...changes,
+  });
+  return planJail({ cacheDirectory: undefined }, { JAIL }, { machine, directory: temp.path("work") });
+};
+
+test("JAIL=off: qemu has all rights of its user", async () => {
+  const { jail, record } = await plan({}, "off");
+  expect(jail).toBeUndefined();
+  expect(describeJail(record)).toBe("none; JAIL=off");
+});
+
+describe("arguments of the user's own", () => {
+  test.each([
+    [["-kernel", "/boot/vmlinuz"], /^no new privileges, uid \d+; .*reaches outside: \/boot\/vmlinuz$/],
+    [["-display", "gtk"], /^no new privileges.*: -display$/],
+    [["-netdev", "bridge,id=n1"], /^none; .*starts a program: bridge,id=n1$/],
+  ])("%j: %s", async (extraArgs, text) => {
+    const { record } = await plan({ extraArgs });
+    expect(describeJail(record)).toMatch(Bun.which("bwrap") ? text : /not installed|none/);
+  });
+});
+
+describe.skipIf(!Bun.which("bwrap"))("with bubblewrap", () => {
+  const user = { number: 1, mac: undefined, link: "up", network: { kind: "user" }, forwards: [] } as const;
+
+  test("without a card, a machine has no network; with one for the user-mode network it has the host's", async () => {
+    expect((await plan({})).record).toMatchObject({ namespaces: true, network: true, noNewPrivileges: true });
+    expect((await plan({ nics: [{ ...user, forwards: [] }] })).record.network).toBe(false);
+    const passt = { ...user, network: { kind: "passt" as const }, forwards: [] };
+    expect((await plan({ nics: [passt] })).record.network).toBe(true);
+  });
+
+  test("a share of the whole host leaves no root of its own", async () => {
+    const shares: Machine["shares"] = [{ tag: "all", path: "/", writable: false, security: "none" }];
+    expect((await plan({ shares })).record).toMatchObject({
+      namespaces: false,
+      reasons: ["the share all is the whole host"],
+    });
+  });
+
+  test.skipIf(!isRoot)("root's qemus have users of their own, and few capabilities", async () => {
+    const { jail, record } = await plan({});
+    expect(jail!.user).toEqual({ uid: record.uid!, capabilities: ["dac_override"] });
+    expect(record.uid!).toBeGreaterThanOrEqual(1_900_000_000);
+    const shares: Machine["shares"] = [{ tag: "data", path: temp.top, writable: true, security: "none" }];
+    const shared = await plan({ shares });
+    expect(shared.jail!.user!.capabilities).toEqual(["dac_override", "chown", "fowner", "fsetid"]);
+    expect(shared.record.reasons).toEqual(["qemu may change owners in the share data"]);
+    const forwarded = await plan({ nics: [{ ...user, forwards: [] }] });
+    expect(forwarded.jail!.user!.capabilities).toEqual(["dac_override", "net_bind_service"]);
+  });
+});

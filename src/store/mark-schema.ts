@@ -100,6 +100,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     owns: take("owns", names),
     disks: take("disks", names),
     replaces: take("replaces", path),
+    unlinked: take("unlinked", (value) => (value === true ? value : undefined)),
     movingTo: take("movingTo", path),
   };
   if (dropped.includes("lastRun")) mark.lastRun = "unknown";

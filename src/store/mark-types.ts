@@ -177,6 +177,8 @@ export interface Mark {
   disks?: string[] | undefined;
   /** Directory of the working files that this one replaced, until it is removed. */
   replaces?: string | undefined;
+  /** They are complete, and the symlink of the VM does not refer to them yet. */
+  unlinked?: true | undefined;
   /** Directory that they are being moved to, until they are there. */
   movingTo?: string | undefined;
   /** The file is damaged; never written itself. */

@@ -59,7 +59,8 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
         unlinkSync(join(hostdir, HOST.workLink));
         changed = true;
       }
-      if (discarded || name.endsWith(UNFINISHED) || neverUsed(path, hostdir, current)) removeDirectory(path);
+      if (discarded || name.endsWith(UNFINISHED) || neverLinked(path, hostdir, current))
+        removeDirectory(path);
     }
   }
   if (!current || !belongsTo(current, hostdir)) return changed;
@@ -120,9 +121,12 @@ function canonical(path: string): string {
   }
 }
 
-/** Complete working files that were never linked as the VM's, and never run there: the present ones are to be replaced. */
-function neverUsed(dir: string, hostdir: string, current: string): boolean {
+/**
+ * Complete working files that were never linked as the VM's, but were to be. Others may be another VM's, which was in this
+ * directory before and has been moved.
+ */
+function neverLinked(dir: string, hostdir: string, current: string): boolean {
   const mark = belongsTo(dir, hostdir) ? readMark(dir) : undefined;
   if (mark === undefined) return false;
-  return mark.lastRun === undefined || (mark.replaces !== undefined && canonical(mark.replaces) === current);
+  return mark.unlinked === true || (mark.replaces !== undefined && canonical(mark.replaces) === current);
 }

@@ -77,7 +77,7 @@ function stageInTmp(hostdir: string, tmpdir: string, old: Work): Stage {
       warnAboutLinks(old);
       try {
         const disks = listDirectory(dir).filter(isDiskName);
-        writeMark(dir, { ...newMark(), ...mark, ...replaced, disks });
+        writeMark(dir, { ...newMark(), ...mark, ...replaced, disks, unlinked: true });
         linkBase(dir, mark);
         syncDirectory(dir);
         renameSync(dir, final);

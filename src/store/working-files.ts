@@ -21,14 +21,17 @@ export const DISCARDED = ".discarded";
 /** See store/temporary.ts. */
 export const TEMPORARY = ".temporary";
 
-/** Removes what new working files took the place of. @returns whether there was anything to do */
+/** Records that new working files are linked, and removes what they took the place of. @returns whether there was anything to do */
 export function finishReplacing(hostdir: string, workdir: string, mark = readMark(workdir)): boolean {
-  const replaces = mark?.replaces;
-  if (!replaces) return false;
+  const { replaces = "", unlinked } = mark ?? {};
+  if (replaces === "" && !unlinked) return false;
   if (replaces === hostdir) removeInplace(hostdir, true);
-  else if ((isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) || isRest(replaces, hostdir))
+  else if (
+    replaces !== "" &&
+    ((isWorkDirectory(replaces) && belongsTo(replaces, hostdir)) || isRest(replaces, hostdir))
+  )
     discard(replaces);
-  updateMark(workdir, { replaces: undefined });
+  updateMark(workdir, { replaces: undefined, unlinked: undefined });
   return true;
 }
 

@@ -184,6 +184,29 @@ describe("killed in TMPDIR", () => {
     expectState("old", ["W"]);
   });
 
+  test("when complete but not linked yet, without older ones: none", () => {
+    const stage = place.stage("new", "tmp");
+    writeMark(stage.dir, { ...newMark(), unlinked: true });
+    renameSync(stage.dir, stage.dir.replace(".partial", ""));
+    expectState(undefined, [], []);
+  });
+
+  test("when linked, before that is recorded: the new ones", () => {
+    const dir = place.make("new", "tmp");
+    updateMark(dir, { unlinked: true });
+    expectState("new", ["W"]);
+    expect(readMark(dir)?.unlinked).toBeUndefined();
+  });
+
+  test("working files of a VM that was in this directory before, and has never run, are not removed", () => {
+    const moved = place.make("moved", "tmp");
+    unlinkSync(place.path("host/.work"));
+    place.make("new", "tmp");
+    recover();
+    expect(readMark(moved)).toBeDefined();
+    expect(place.disk()).toBe("new");
+  });
+
   test("between the symlink's steps: the old ones remain", () => {
     place.make("old", "tmp");
     place.link("/nowhere", `host/${PARTIAL}4711`);

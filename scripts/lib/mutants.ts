@@ -18,8 +18,8 @@ export const MUTANTS: readonly Mutant[] = [
   mutant("cli/report.ts", "return EXIT.internal;", "return EXIT.io;", "cli/report.test.ts"),
   mutant(
     "commands/stop.ts",
-    "parseStop(args.timeout, args.force)",
-    "parseStop(args.timeout, false)",
+    "findTypedLimit(context), args.force",
+    "findTypedLimit(context), false",
     "commands/run.test.ts:by force",
   ),
   mutant("commands/list.ts", "names: quiet === true", "names: false", "commands/host.test.ts:of all VMs"),

@@ -109,7 +109,7 @@ test("lists exit statuses for every command, and for no other", () => {
 
 /** Allowed first words of a help text. */
 const VERBS =
-  "adopt add assign attach boot build check clear compare compress connect copy create decompress destroy disable do enable fetch follow forget forward grow include insert install keep kill leave limit list log make merge move open pass pause preserve press print prune push read remove rename repack replace restart resume run save set show shut start stop store take type use wait".split(
+  "adopt add assign attach boot build check clear compare compress confine connect copy create decompress destroy disable do enable fetch follow forget forward grow include insert install keep kill leave limit list log make merge move open pass pause preserve press print prune push read remove rename repack replace restart resume run save set show shut start stop store take type use wait".split(
     " ",
   );
 

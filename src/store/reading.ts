@@ -2,7 +2,7 @@
  * Snapshots that are read without the VM's lock, so that it can run, and be backed up, meanwhile. Their directories are
  * locked (flock(2)): shared by who reads, exclusively by who removes, replaces or moves one, for that moment.
  */
-import { closeSync, constants, fstatSync, openSync } from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { beginStep } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
@@ -29,7 +29,8 @@ export interface ReadSnapshot extends Disposable {
 /** Can snapshots be locked where those of this VM are? If not, the VM's lock is needed to read them. */
 export const canLockSnapshots = (hostdir: string): boolean => {
   const backups = join(hostdir, HOST.backups);
-  return locksDirectories(lstatOf(backups) ? backups : hostdir);
+  // A symlink to nowhere is reported by who looks for a snapshot there.
+  return locksDirectories(existsSync(backups) ? backups : hostdir);
 };
 
 const openPlace = ({ dir }: LockedPlace): number => {

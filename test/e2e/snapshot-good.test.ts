@@ -229,6 +229,8 @@ suite(
         ["snapshots"],
         ["snapshots", "rm", "good1"],
         ["verify", "--all"],
+        ["snapshots", "diff", "good1", "good1"],
+        ["snapshots", "ls", "good1"],
         ["prune", "--keep-last=1"],
         ["backup"],
         ["restore"],

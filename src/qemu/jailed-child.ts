@@ -52,7 +52,10 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
     closeSync(readEnd);
     return child;
   }
-  return followJailed(child, readEnd, view?.paths.find(({ access }) => access === "create")?.path);
+  // Of others' jails, only root can change the mounts.
+  const sealed =
+    process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
+  return followJailed(child, readEnd, sealed);
 }
 
 const MAX_INFO_BYTES = 4096;

@@ -100,7 +100,7 @@ export async function planConfined(
     return withoutRoot(`the image ${error.message} refers to something else than a file`);
   }
   const offline = !usesHostNetwork(traits);
-  const { user, reasons = [] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
+  const { user, reasons = [UNSEALED] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
   return {
     jail: {
       root: {
@@ -124,6 +124,9 @@ export async function planConfined(
     },
   };
 }
+
+/** Only root can change the mounts of a jail that runs. */
+const UNSEALED = "qemu can create files in the working directory";
 
 /** Arguments of the user's own that may name files and programs of the host, or connect to it. */
 const REACHES =

@@ -59,6 +59,18 @@ test("packs the file of a name with a backslash, not that whose name the escape 
     expect(pack(join(top.top, name))).toBe(name);
 });
 
+test("a directory with an entry that cannot be read is not listed as if it were whole", () => {
+  using top = new Temp();
+  mkdirSync(join(top.top, "d/whole"), { recursive: true });
+  const job = join(import.meta.dir, "../../scripts/rescue/files.job");
+  const script = `set -efu; eval "$(sed -n '/^entries() {$/,/^}$/p' ${job})"
+find_short() { find "\${STARTS[@]}" "\${DEPTH[@]}" "$@"; return 1; }
+ONLY=$1 OPERATION=list; if entries; then exit 0; else exit 9; fi`;
+  const { stdout, exitCode } = Bun.spawnSync(["bash", "-c", script, "-", join(top.top, "d")]);
+  expect(stdout.toString()).toStartWith("whole//d ");
+  expect(exitCode).toBe(9);
+});
+
 test("unpacks into a directory whose name has a backslash", () => {
   using top = new Temp();
   const directory = join(top.top, "root/d\\nx");

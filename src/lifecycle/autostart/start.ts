@@ -70,7 +70,10 @@ export async function startAll(context: Context): Promise<void> {
   for (const plan of plans)
     try {
       using _hints = aboutVm(plan.directory);
-      await startForManager(contextOf(context, plan), plan);
+      const of = contextOf(context, plan);
+      const { work } = await openVm(of);
+      if (work.state === "present" && findQemus(work).length > 0) log.info(`${plan.directory}: runs already`);
+      else await startForManager(of, plan);
     } catch (error) {
       if (error instanceof SignalError || !(error instanceof VmError)) throw error;
       failed++;

@@ -1,7 +1,5 @@
-import { existsSync, readlinkSync, realpathSync, unlinkSync, type Stats } from "node:fs";
+import { existsSync, readlinkSync, realpathSync, unlinkSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { hasErrno } from "../lib/errors.ts";
-import { callerUid } from "../lib/trust.ts";
 import { remove } from "./remove.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { listDirectory } from "./files.ts";
@@ -18,9 +16,11 @@ import {
   rollForward,
   removeDirectory,
   removeInplace,
+  hasForm,
+  isOf,
+  isOwnDirectory,
 } from "./working-files.ts";
 import type { Work } from "./workdir.ts";
-import { isWorkDirectoryName } from "./working-names.ts";
 
 /**
  * Completes or undoes what a killed command left behind. Called under the VM's lock, before anything else.
@@ -70,41 +70,9 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
   return finishReplacing(hostdir, current, mark) || changed;
 }
 
-/**
- * Removes what killed commands have left of their temporary directories in TMPDIR. The VM need not be locked: those in use
- * are.
- */
-export function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
-  const parent = realpathSync(tmpdir);
-  const prefix = workPrefix(hostdir);
-  for (const name of listDirectory(parent)) {
-    const path = join(parent, name);
-    if (!name.startsWith(prefix) || !name.endsWith(TEMPORARY) || !hasForm(name)) continue;
-    try {
-      if (isOwnDirectory(lstatOf(path)) && isOf(path, hostdir)) removeTemporary(path);
-    } catch (error) {
-      // Its command has removed it meanwhile.
-      if (!hasErrno(error, "ENOENT")) throw error;
-    }
-  }
-}
-
 /** Loaded on first use: most commands find none. */
 const removeTemporary = (path: string): void =>
   (require("./temporary.ts") as typeof import("./temporary.ts")).removeLeftTemporary(path);
-
-const isOwnDirectory = (stats: Stats | undefined): boolean =>
-  stats?.isDirectory() === true && stats.uid === callerUid();
-
-/** `vm-XXXXXXXX-XXXXXXXX`, with a suffix if it is incomplete. */
-function hasForm(name: string): boolean {
-  const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$|\.temporary$/, "");
-  return isWorkDirectoryName(base);
-}
-
-/** Does its `.host` refer to this HOSTDIR? One that is being created or removed may be empty. */
-const isOf = (dir: string, hostdir: string): boolean =>
-  belongsTo(dir, hostdir) || listDirectory(dir).length === 0;
 
 /** The target of `.work` with symlinks in its directory resolved, whether it exists or not. */
 function currentTarget(hostdir: string): string {

@@ -4,13 +4,13 @@
  */
 import { closeSync, constants, mkdirSync, openSync, readlinkSync, realpathSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { randomBytes } from "../lib/crypto.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
-import { removeQuietly } from "./files.ts";
+import { listDirectory, removeQuietly } from "./files.ts";
 import { WORK } from "./layout.ts";
-import { TEMPORARY, workPrefix } from "./working-files.ts";
+import { hasForm, isOf, isOwnDirectory, TEMPORARY, workPrefix } from "./working-files.ts";
 
 /** In one of these: a symlink to where `snapshots mount` mounts. */
 export const MOUNTED = "mounted";
@@ -20,8 +20,9 @@ export interface Temporary extends Disposable {
   readonly dir: string;
 }
 
-/** @throws 73 if TMPDIR cannot be written */
+/** Removes those of this VM that killed commands have left, too. @throws 73 if TMPDIR cannot be written */
 export function makeTemporary(hostdir: string, tmpdir: string): Temporary {
+  removeLeftTemporaries(hostdir, tmpdir);
   for (;;) {
     let dir: string | undefined;
     let fd: number;
@@ -32,13 +33,14 @@ export function makeTemporary(hostdir: string, tmpdir: string): Temporary {
       symlinkSync(hostdir, join(dir, WORK.hostLink));
       fd = openDirectory(dir);
     } catch (error) {
+      // Another command has taken it for one that was left.
+      if (dir !== undefined && hasErrno(error, "ENOENT")) continue;
       if (dir !== undefined) removeQuietly(dir);
       throw new VmError("cannotCreate", `cannot create a directory in ${tmpdir}: ${reasonOf(error)}`, {
         cause: error,
         hint: "set TMPDIR to a directory of yours with space for the disks",
       });
     }
-    // Another command has taken it for one that was left.
     if (!flock(fd, LOCK_EX | LOCK_NB) || !lstatOf(dir)) {
       closeSync(fd);
       continue;
@@ -54,6 +56,19 @@ export function makeTemporary(hostdir: string, tmpdir: string): Temporary {
 
 const openDirectory = (path: string): number =>
   openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+
+/** What cannot be removed is left for the next command. */
+function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
+  const prefix = workPrefix(hostdir);
+  try {
+    const parent = realpathSync(tmpdir);
+    for (const name of listDirectory(parent)) {
+      const path = join(parent, name);
+      const isLeft = name.startsWith(prefix) && name.endsWith(TEMPORARY) && hasForm(name);
+      if (isLeft && isOwnDirectory(lstatOf(path)) && isOf(path, hostdir)) removeLeftTemporary(path);
+    }
+  } catch {}
+}
 
 /** Removes one that no process has locked. @param path of a directory of this user */
 export function removeLeftTemporary(path: string): void {

@@ -1,7 +1,7 @@
-import { lstatSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from "node:fs";
+import { lstatSync, readlinkSync, renameSync, rmdirSync, unlinkSync, type Stats } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { ownedByUs } from "../lib/trust.ts";
+import { callerUid, ownedByUs } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
 import type { Mark } from "./mark-types.ts";
 import { remove } from "./remove.ts";
@@ -84,6 +84,19 @@ export function belongsTo(dir: string, hostdir: string): boolean {
     readlinkSync(link) === hostdir
   );
 }
+
+export const isOwnDirectory = (stats: Stats | undefined): boolean =>
+  stats?.isDirectory() === true && stats.uid === callerUid();
+
+/** `vm-XXXXXXXX-XXXXXXXX`, with a suffix if it is incomplete. */
+export function hasForm(name: string): boolean {
+  const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$|\.temporary$/, "");
+  return isWorkDirectoryName(base);
+}
+
+/** Does its `.host` refer to this HOSTDIR? One that is being created or removed may be empty. */
+export const isOf = (dir: string, hostdir: string): boolean =>
+  belongsTo(dir, hostdir) || listDirectory(dir).length === 0;
 
 /**
  * Moves complete new working files into HOSTDIR; can be interrupted and repeated.

@@ -23,7 +23,6 @@ import { unpackFiles } from "../../store/gz.ts";
 import { readValues } from "../../store/guest-env.ts";
 import { HOST, isDiskName } from "../../store/layout.ts";
 import { requireIntact } from "../../store/snapshot-intact.ts";
-import { removeLeftTemporaries } from "../../store/recover.ts";
 import { makeTemporary } from "../../store/temporary.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
 import type { Context } from "../../vm/context.ts";
@@ -66,7 +65,6 @@ export async function exportOva(context: Context, request: ExportRequest): Promi
   requireOwn(context, vm.hostdir, "export");
   using read = await beginExport(vm.hostdir, request.snapshot);
   const { snapshot } = read;
-  removeLeftTemporaries(vm.hostdir, context.tmpdir);
   await sendOva(context, vm, request, settingsOf(vm, snapshot), (staged) =>
     listOvaDisks(context, vm, snapshot, staged),
   );

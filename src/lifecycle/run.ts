@@ -48,7 +48,7 @@ import { effectiveForwards } from "../vm/nics.ts";
 import { warnOfUnreadSettings } from "../vm/settings-file.ts";
 import { reportVolatile } from "../vm/volatile.ts";
 import { requireVm } from "../store/no-vm.ts";
-import { openVm, type Vm } from "../vm/find.ts";
+import { openVm, requireWork, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
 import { allocateRam, openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
 import type { Resuming } from "./resume-suspended.ts";
@@ -142,6 +142,8 @@ async function ensureWork(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state === "present") return vm;
   requireVm(vm.hostdir);
   refuseStrayDisks(vm.hostdir, vm.work, "run");
+  const { listSnapshots } = await import("../store/snapshots.ts");
+  if (vm.work.state === "gone" && listSnapshots(vm.hostdir).length === 0) requireWork(vm, "run the VM");
   log.info(vm.work.state === "gone" ? describeGone(vm.work) : `the VM in ${vm.hostdir} has no working files`);
   const { restoreSnapshot } = await import("../snapshot/restore.ts");
   await restoreSnapshot(context, vm);

@@ -520,6 +520,13 @@ describe("destroy", () => {
     await box.ends(0, "destroy", "S0");
   });
 
+  test("run of one whose directory is gone, without snapshots: what can be done, not to make a snapshot", async () => {
+    using box = await created();
+    Bun.spawnSync(["rm", "-r", box.work]);
+    const { stderr } = await box.ends(66, "run", "cannot run the VM", "create the VM again");
+    expect(stderr).not.toContain("backup");
+  });
+
   test("removes the symlink if the directory is gone", async () => {
     using box = await created();
     await box.ok("backup");

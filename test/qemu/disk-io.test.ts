@@ -44,6 +44,17 @@ describe("chooseDiskIo", () => {
     expect(chooseDiskIo("auto", QEMU, disk("/dev/vg/lv", "VIRT", { blockDevice: true }))).toBe("io_uring");
   });
 
+  test.if(findIoUringProblem() === undefined).each<[DiskBus, "io_uring" | "threads"]>([
+    ["VIRT", "io_uring"],
+    ["SCSI", "io_uring"],
+    ["NVME", "io_uring"],
+    ["AHCI", "threads"],
+    ["USB", "threads"],
+  ])("by itself, a disk on %s: %s; if asked for, io_uring", (bus, aio) => {
+    expect(chooseDiskIo("auto", QEMU, disk("/proc/disk-0.img", bus))).toBe(aio);
+    expect(chooseDiskIo("io_uring", QEMU, disk("/proc/disk-0.img", bus))).toBe("io_uring");
+  });
+
   test.if(findIoUringProblem() === undefined).each(["raw", "qcow2"] as const)(
     "a %s image that ends within a sector has threads, also behind a link",
     (format) => {

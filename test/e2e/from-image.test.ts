@@ -129,7 +129,7 @@ suite(
 
     test("read by io_uring, or by threads if its file ends within a sector", async () => {
       using box = smallSandbox();
-      await box.ok(["create", "G", `--from=${image("packed.qcow2")}`]);
+      await box.ok(["--disks=VIRT=1M", "create", "G", `--from=${image("packed.qcow2")}`]);
       for (const [more, aio] of [
         ["", onTmpfs ? /^(native|threads)$/ : /^io_uring$/],
         ["x", /^threads$/],

@@ -114,13 +114,13 @@ describe("the root", () => {
   };
 
   test("holds a directory once, and in it what has another access", () => {
-    mkdirSync(temp.path("work"));
-    for (const name of ["disk-0.img", "guest.env"]) temp.write(`work/${name}`, "");
-    const disk = { path: temp.path("work/disk-0.img"), access: "write" } as const;
-    expect(view(...pathsOfDirectory(temp.path("work")), disk).paths).toEqual([
-      "create /work",
-      "write /work/disk-0.img",
-      "read /work/guest.env",
+    mkdirSync(temp.path("vm"));
+    for (const name of ["disk-0.img", "guest.env"]) temp.write(`vm/${name}`, "");
+    const disk = { path: temp.path("vm/disk-0.img"), access: "write" } as const;
+    expect(view(...pathsOfDirectory(temp.path("vm")), disk).paths).toEqual([
+      "create /vm",
+      "write /vm/disk-0.img",
+      "read /vm/guest.env",
     ]);
   });
 

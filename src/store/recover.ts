@@ -16,9 +16,7 @@ import {
   rollForward,
   removeDirectory,
   removeInplace,
-  hasForm,
-  isOf,
-  isOwnDirectory,
+  isOwnWork,
 } from "./working-files.ts";
 import type { Work } from "./workdir.ts";
 
@@ -49,10 +47,11 @@ export function recoverWork(hostdir: string, parents: readonly string[], work?: 
     for (const name of listDirectory(parent)) {
       if (!name.startsWith(prefix)) continue;
       const path = join(parent, name);
-      const stats = lstatOf(path);
-      if (name.endsWith(TEMPORARY) && isOwnDirectory(stats) && hasForm(name) && isOf(path, hostdir))
+      if (path === current || !isOwnWork(path, hostdir)) continue;
+      if (name.endsWith(TEMPORARY)) {
         removeTemporary(path);
-      if (path === current || !isOwnDirectory(stats) || !hasForm(name) || !isOf(path, hostdir)) continue;
+        continue;
+      }
       const discarded = name.endsWith(DISCARDED);
       // A destroy was killed before it could remove the symlink.
       if (discarded && path.startsWith(`${current}.`) && !lstatOf(current) && belongsTo(path, hostdir)) {

@@ -10,7 +10,7 @@ import { lstatOf } from "../lib/read-file.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
 import { listDirectory, removeQuietly } from "./files.ts";
 import { WORK } from "./layout.ts";
-import { hasForm, isOf, isOwnDirectory, TEMPORARY, workPrefix } from "./working-files.ts";
+import { isOwnWork, TEMPORARY, workPrefix } from "./working-files.ts";
 
 /** In one of these: a symlink to where `snapshots mount` mounts. */
 export const MOUNTED = "mounted";
@@ -64,8 +64,8 @@ function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
     const parent = realpathSync(tmpdir);
     for (const name of listDirectory(parent)) {
       const path = join(parent, name);
-      const isLeft = name.startsWith(prefix) && name.endsWith(TEMPORARY) && hasForm(name);
-      if (isLeft && isOwnDirectory(lstatOf(path)) && isOf(path, hostdir)) removeLeftTemporary(path);
+      if (name.startsWith(prefix) && name.endsWith(TEMPORARY) && isOwnWork(path, hostdir))
+        removeLeftTemporary(path);
     }
   } catch {}
 }

@@ -85,17 +85,21 @@ export function belongsTo(dir: string, hostdir: string): boolean {
   );
 }
 
-export const isOwnDirectory = (stats: Stats | undefined): boolean =>
+/** Is this one of the working directories of this VM, by its owner, its name and its `.host`? */
+export const isOwnWork = (path: string, hostdir: string): boolean =>
+  isOwnDirectory(lstatOf(path)) && hasForm(basename(path)) && isOf(path, hostdir);
+
+const isOwnDirectory = (stats: Stats | undefined): boolean =>
   stats?.isDirectory() === true && stats.uid === callerUid();
 
 /** `vm-XXXXXXXX-XXXXXXXX`, with a suffix if it is incomplete. */
-export function hasForm(name: string): boolean {
+function hasForm(name: string): boolean {
   const base = name.replace(/(\.[0-9a-f]{8})?\.discarded$|\.partial$|\.temporary$/, "");
   return isWorkDirectoryName(base);
 }
 
 /** Does its `.host` refer to this HOSTDIR? One that is being created or removed may be empty. */
-export const isOf = (dir: string, hostdir: string): boolean =>
+const isOf = (dir: string, hostdir: string): boolean =>
   belongsTo(dir, hostdir) || listDirectory(dir).length === 0;
 
 /**

@@ -24,7 +24,7 @@ export interface StartOptions {
    * user's own environment, locale and umask.
    */
   runAs?: "tool" | "user";
-  /** Signal that the kernel sends it when this program dies, whatever the cause. */
+  /** Signal that the kernel sends it when this program dies, whatever the cause: TERM to what does not end by itself. */
   whenOrphaned?: "KILL" | "TERM" | "none";
   /**
    * Low CPU and idle I/O priority, as of `nice` and `ionice -c 3`, each of which would be a program more to start. This
@@ -101,9 +101,13 @@ export function requireProgram(name: string, hint?: string): string {
 /** Is a program a symlink to busybox? Its applets often lack options. */
 export const isBusybox = (path: string): boolean => basename(realpathSync(path)) === "busybox";
 
+/** The signal came too late if another process is the parent by now; reads the parent that there should be as $0. */
+const CHECK_PARENT = 'test "$PPID" = "$0" && exec "$@"';
+
 /**
  * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL of this program leaves no
- * child behind (prctl(2)). busybox's applet cannot.
+ * child behind (prctl(2)). busybox's applet cannot. What gets SIGTERM would run for ever: a shell looks whether this
+ * program died before the signal was set. What gets SIGKILL ends by itself.
  */
 let setpriv: string | undefined | null;
 function orphanGuard(signal: "KILL" | "TERM"): string[] {
@@ -111,7 +115,9 @@ function orphanGuard(signal: "KILL" | "TERM"): string[] {
     const path = findProgram("setpriv");
     setpriv = path && !isBusybox(path) ? path : null;
   }
-  return setpriv ? [setpriv, "--pdeathsig", signal, "--"] : [];
+  if (!setpriv) return [];
+  const check = ["/bin/sh", "-c", CHECK_PARENT, String(process.pid)];
+  return [setpriv, "--pdeathsig", signal, "--", ...(signal === "TERM" ? check : [])];
 }
 
 const programOf = ([name = ""]: readonly string[]): string => basename(name);

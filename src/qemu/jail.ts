@@ -71,7 +71,7 @@ export function buildJailArgv(
 function buildRootArgs(
   { bwrap, offline }: JailRoot,
   { paths, links }: JailView,
-  { directory, infoFd }: JailStart,
+  { directory, infoFd, whenOrphaned }: JailStart,
 ): string[] {
   return [
     bwrap,
@@ -81,6 +81,8 @@ function buildRootArgs(
     "--unshare-cgroup-try",
     ...(offline ? ["--unshare-net"] : []),
     "--as-pid-1",
+    // Until setpriv sets the signal that lets qemu flush its images.
+    ...(whenOrphaned === "none" ? [] : ["--die-with-parent"]),
     "--info-fd",
     String(infoFd),
     "--tmpfs",
@@ -108,7 +110,7 @@ function buildPrivilegeArgs(
   const kept = user && ["-all", ...user.capabilities.map((name) => `+${name}`)].join(",");
   const options = [
     ...(root ? [] : ["--no-new-privs"]),
-    // In a jail its parent is bwrap, which gets the same signal.
+    // A change of the user clears it; in a jail its parent is bwrap, which gets the same signal.
     ...(whenOrphaned === "none" ? [] : ["--pdeathsig", whenOrphaned]),
     ...(user
       ? [

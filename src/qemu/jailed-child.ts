@@ -37,8 +37,6 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   try {
     child = start([...words, requireProgram(qemu!), ...args], {
       ...options,
-      // Without bwrap the last program before qemu does that.
-      whenOrphaned: jail.root || jail.setpriv === undefined ? whenOrphaned : "none",
       ...(jail.root && { furtherFds: [...furtherFds, writeEnd], env: noEnvironment() }),
     });
   } catch (error) {

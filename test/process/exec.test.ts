@@ -13,6 +13,7 @@ import {
 } from "../../src/process/exec.ts";
 import { pipe } from "../../src/process/libc.ts";
 import { failureOf } from "../fixtures/failure.ts";
+import { until } from "../fixtures/sandbox.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { testWith } from "../fixtures/needs.ts";
 
@@ -50,8 +51,9 @@ async function untilGone(pid: number): Promise<void> {
 }
 
 /** A process that starts others; `lines` yields its output. */
-function parentOf(mode: string) {
+function parentOf(mode: string, PATH = process.env.PATH!) {
   const parent = Bun.spawn([process.execPath, join(import.meta.dir, "../fixtures/child.ts"), mode], {
+    env: { ...process.env, PATH },
     stdout: "pipe",
     stderr: "pipe",
   });
@@ -242,6 +244,19 @@ describe("if this process is killed by SIGKILL, its child", () => {
     // setpriv has become the program.
     while (!/^[^\0]*sleep\0/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"))) await Bun.sleep(2);
     parent.kill("SIGKILL");
+    await untilGone(pid);
+  });
+
+  testWith("setpriv")("dies, too, if setpriv comes too late", async () => {
+    using temp = new Temp();
+    const late = 'while kill -0 "$PPID" 2>/dev/null; do sleep 0.01; done';
+    const after = `touch '${temp.path("late")}'\nexec ${findProgram("setpriv")} "$@"`;
+    temp.write("setpriv", `#!/bin/sh\n${late}\n${after}\n`, 0o700);
+    const { parent, line } = parentOf("TERM", `${temp.top}:${process.env.PATH}`);
+    const pid = Number(await line());
+    parent.kill("SIGKILL");
+    await parent.exited;
+    await until("setpriv starts", () => existsSync(temp.path("late")));
     await untilGone(pid);
   });
 

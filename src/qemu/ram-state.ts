@@ -77,6 +77,7 @@ export async function saveDevices(qmp: QmpClient): Promise<void> {
   await qmp.execute("migrate", { uri: `fd:${DEVICES_FD}` });
   try {
     await migration.wait(qmp.closed);
+    await untilSaved(qmp);
   } catch (error) {
     await cancelSaving(qmp).catch(() => {});
     throwIfInterrupted();
@@ -96,16 +97,26 @@ const migrationError = (reason: string, cause: unknown): Error =>
 
 /** How long qemu may take to end a migration. */
 const CANCEL_MS = 5000;
-const CANCEL_POLL_MS = 10;
+const SAVING_POLL_MS = 10;
 const UNDER_WAY: ReadonlySet<string> = new Set(["setup", "active", "device", "cancelling"]);
 
 /** Ends a migration that is under way: at its end, qemu would pause a guest that was resumed meanwhile. */
 export async function cancelSaving(qmp: QmpClient): Promise<void> {
   await qmp.execute("migrate_cancel");
-  for (const deadline = Date.now() + CANCEL_MS; Date.now() < deadline; await Bun.sleep(CANCEL_POLL_MS)) {
+  for (const deadline = Date.now() + CANCEL_MS; Date.now() < deadline; await Bun.sleep(SAVING_POLL_MS)) {
     const { status } = await qmp.execute("query-migrate");
-    if (status === undefined || !UNDER_WAY.has(status)) return;
+    if (status === undefined || !UNDER_WAY.has(status)) break;
   }
+  await untilSaved(qmp);
+}
+
+/**
+ * qemu reports the end of a migration before the machine's state follows (`migration_iteration_finish`), and refuses `cont`
+ * until then. There is no event for that.
+ */
+async function untilSaved(qmp: QmpClient): Promise<void> {
+  for (const deadline = Date.now() + CANCEL_MS; Date.now() < deadline; await Bun.sleep(SAVING_POLL_MS))
+    if ((await qmp.execute("query-status")).status !== "finish-migrate") return;
 }
 
 /**

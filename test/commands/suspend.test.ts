@@ -77,6 +77,24 @@ describe("suspend", () => {
     expect(readdirSync(box.host).filter((name) => name.startsWith(".vm-"))).toEqual([]);
   });
 
+  test("a qemu whose state follows after its report", async () => {
+    using box = await created();
+    let looks = 0;
+    await run(box, {
+      answers: {
+        migrate: (_args, qemu) => {
+          qemu.emit("MIGRATION", { status: "completed" });
+          qemu.status = "finish-migrate";
+        },
+        "query-status": (_args, qemu) => {
+          if (qemu.status === "finish-migrate" && ++looks === 3) qemu.status = "postmigrate";
+          return { running: qemu.status === "running", status: qemu.status };
+        },
+      },
+    });
+    await box.ends(0, "suspend", "of RAM saved");
+  });
+
   test("a guest that was paused stays paused", async () => {
     using box = await created();
     await run(box);

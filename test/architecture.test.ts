@@ -73,6 +73,8 @@ const FLOORS: readonly (readonly string[])[] = [
 const BETWEEN: Readonly<Record<string, string>> = {
   // `run` restores the last snapshot of a VM whose working files are gone [compat].
   "lifecycle/run.ts": "snapshot/restore.ts",
+  // `run` mounts the repository that disks are still copied from.
+  "lifecycle/run-arriving.ts": "snapshot/remote/arriving.ts",
   // doctor lists the rescues that a job would find.
   "host/doctor/rescue.ts": "job/rescue-list.ts",
 };

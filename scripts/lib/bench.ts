@@ -3,6 +3,7 @@ import { mkdirSync, rmSync, statfsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { formatSize } from "../../src/lib/size.ts";
+import { benchArriving } from "./bench-arriving.ts";
 import { benchDisks } from "./bench-disks.ts";
 import { benchImages, benchMany } from "./bench-images.ts";
 import { benchJobs } from "./bench-jobs.ts";
@@ -15,7 +16,7 @@ import { benchSparse } from "./bench-sparse.ts";
 import { benchStart } from "./bench-start.ts";
 import { exitOnSignals } from "./signals.ts";
 
-const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|export|many|jobs|ram|disks]
+const USAGE = `usage: scripts/bench [options] [start|list|snapshots-list|snapshots|images|sparse|export|arriving|many|jobs|ram|disks]
   disks         the speed of guests' disks, beside other programs' arguments: 25 minutes, on a quiet machine
   --quick       less data, fewer rounds: to see that it works
   --rounds=N    rounds of backup and restore (1; sparse, export: at least 3); the start-up times take 40 in any case, with
@@ -48,6 +49,7 @@ const PARTS = [
   "images",
   "sparse",
   "export",
+  "arriving",
   "many",
   "jobs",
   "ram",
@@ -83,6 +85,7 @@ if (["all", "sparse"].includes(part))
   await benchSparse({ cache, scratch, mebibytes, rounds: part === "sparse" ? Math.max(rounds, 3) : 3 });
 if (["all", "export"].includes(part))
   await benchExport({ cache, scratch, mebibytes, rounds: part === "export" ? Math.max(rounds, 3) : 3 });
+if (["all", "arriving"].includes(part)) await benchArriving(values.quick ? 2 : 5);
 if (["all", "ram"].includes(part)) await benchRam(values.quick ? 2 : 5);
 if (["all", "many"].includes(part)) await benchMany(scratch);
 // Both parts set up one home, each as it needs it.

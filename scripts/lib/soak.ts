@@ -14,6 +14,7 @@ import {
   type SweepOptions,
   type Tally,
 } from "../../test/e2e/faults-sweeps.ts";
+import { sweepArrivingFull, sweepArrivingKills } from "../../test/e2e/arriving-faults.ts";
 import { sweepAutostartKills, sweepMoveFull } from "../../test/e2e/autostart-faults.ts";
 import { sweepChanges } from "../../test/e2e/changed-machine.ts";
 import { sweepFlips } from "../../test/e2e/flip-faults.ts";
@@ -40,6 +41,8 @@ const USAGE = `usage: scripts/soak [options]
                    changes (of the hardware of a running VM, by BIOS and by UEFI)
                    kills   kills:restore gz:inplace   mix   full (also full:merge:tmpdir:calls)   flips   flips:inplace:17
                    export (exports and imports: --kills=N of each, and too little room; also export:import pipe:kill)
+                   arriving (restore --from-remote --run: --kills=N of its processes, or the repository moved away, and
+                   too little room; also arriving:keeper)
                    files (the same of snapshots get and restore --only; also files:get gz:kill)
                    autostart (the same of autostart on and off, and of move-work; also autostart:move in:kill)
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
@@ -243,7 +246,8 @@ async function disturbAll(): Promise<void> {
       pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
     );
   };
-  if (!["kills", "mix", "full", "flips", "export", "files", "autostart"].some(sweepWanted)) return;
+  if (!["kills", "mix", "full", "flips", "export", "files", "arriving", "autostart"].some(sweepWanted))
+    return;
   await using labs = new SoakLabs(parent);
   let tallies = new Map<string, Tally>();
   const sweep: SoakSweep = {
@@ -300,6 +304,12 @@ async function disturbAll(): Promise<void> {
   if (sweepWanted("files")) {
     await sweepFileKills(sweep, kills);
     if (mountable && (await canLoop())) await sweepFilesFull(sweep, quick ? 2 : Number(values.steps));
+    lines();
+  }
+  if (sweepWanted("arriving")) {
+    await sweepArrivingKills(sweep, kills, sweepWanted);
+    if (mountable && (await canLoop()) && sweepWanted("arriving:full"))
+      await sweepArrivingFull(sweep, quick ? 2 : Number(values.steps));
     lines();
   }
   if (sweepWanted("autostart")) {

@@ -48,6 +48,14 @@ export async function runTap(bridge = ""): Promise<number> {
   return 0;
 }
 
+/** Runs `__keep DIRECTORY HOSTDIR`, which serves the disks of a running VM. */
+export async function runKeeper([directory = "", hostdir = ""]: readonly string[]): Promise<number> {
+  installSignalHandlers();
+  const { keepRepository } = await import("../snapshot/remote/keeper.ts");
+  await keepRepository(directory, hostdir);
+  return 0;
+}
+
 /** Parses the line; if it is refused, the error uses facts of the filesystem. */
 async function understand(words: readonly string[], prog: string, version: string): Promise<Intent> {
   try {

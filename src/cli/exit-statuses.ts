@@ -57,7 +57,8 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   run: {
     ok: "the guest powered off, or the VM was suspended; with --detach: it is running",
-    noInput: "there is no such VM, snapshot, CD image or address of this host",
+    noInput:
+      "there is no such VM, snapshot, CD image or address of this host, or no repository, which has a part of its disks",
     unavailable: "qemu, firmware, a feature of qemu, or what a network or --from-remote needs is missing",
     cannotCreate: "no space for the RAM of a suspended VM or for --from, or the VM belongs to another user",
     io: "the guest did not power off by itself, qemu failed, a disk is damaged, or a suspended VM cannot be resumed",
@@ -143,7 +144,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
   },
   restore: {
     ok: "working disks replaced, or with --only the files",
-    noInput: "no such snapshot, or no such file in it",
+    noInput: "no such snapshot, no such file in it, or no repository",
     unavailable: "",
     cannotCreate: FOREIGN,
     io: "the snapshot is damaged, or reading or writing failed",

@@ -11,8 +11,9 @@ export async function startProgram(version: string, words: readonly string[]): P
   takeUmask();
   const prog = progName(process.argv0);
   if (words[0] !== "__complete") {
-    const { runCli, runTap } = await import("./cli.ts");
-    return words[0] === "__tap" ? runTap(words[1]) : runCli(prog, version, words);
+    const { runCli, runTap, runKeeper } = await import("./cli.ts");
+    if (words[0] === "__tap") return runTap(words[1]);
+    return words[0] === "__keep" ? runKeeper(words.slice(1)) : runCli(prog, version, words);
   }
   // A shell asks, by the script of `completion`.
   const { answerShell } = await import("./complete/answer.ts");

@@ -1,6 +1,28 @@
+import { usageError, VmError } from "../lib/errors.ts";
+import { log } from "../lib/log.ts";
+import type { RestoreRequest } from "../snapshot/restore.ts";
+import type { Context } from "../vm/context.ts";
 import { commandLine } from "../lib/command-line.ts";
-import { usageError } from "../lib/errors.ts";
 import { define } from "./define.ts";
+
+/** From the repository: the guest runs while its disks are copied. Without FUSE they are fetched first. */
+async function restoreAndRun(context: Context, request: RestoreRequest): Promise<void> {
+  const { runVm } = await import("../lifecycle/run.ts");
+  const { restoreInPlace } = await import("../snapshot/remote/arriving.ts");
+  let repository;
+  try {
+    repository = await restoreInPlace(context, request);
+  } catch (error) {
+    if (!(error instanceof VmError && error.reason === "no-fuse")) throw error;
+    log.info(`${error.message}: fetching the snapshot first`);
+    await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
+  }
+  try {
+    await runVm(context, { detach: true, repository });
+  } finally {
+    await repository?.end();
+  }
+}
 
 export default define({
   meta: { name: "restore", description: "replace the working disks with a snapshot" },
@@ -13,7 +35,8 @@ export default define({
     },
     "from-remote": {
       type: "boolean",
-      description: "fetch the snapshot, by name or id, from the repository SNAPSHOT_REPO first",
+      description:
+        "fetch the snapshot, by name or id, from the repository SNAPSHOT_REPO first; with --run, boot from there meanwhile",
     },
     copy: {
       type: "boolean",
@@ -60,6 +83,7 @@ export default define({
     };
   },
   async run(context, { remote, runs, only, dryRun, ...request }) {
+    if (remote && runs && !only && !request.copy) return restoreAndRun(context, request);
     if (only)
       await (
         await import("../files/put.ts")

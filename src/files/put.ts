@@ -14,7 +14,7 @@ import type { Workdir } from "../store/workdir.ts";
 import { JOB_NAMES } from "../store/working-names.ts";
 import type { Context } from "../vm/context.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
-import { withVm } from "../vm/open.ts";
+import { withWholeVm } from "../vm/open.ts";
 import { keepFormats } from "../vm/image-formats.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { resolveDisks } from "../vm/machine.ts";
@@ -78,7 +78,7 @@ export async function restoreFiles(
       if (dryRun) announce("would restore");
     });
   };
-  await withVm(context, "restore files", change, { lenient: true });
+  await withWholeVm(context, "restore files", change, { lenient: true });
 }
 
 /** Has the rescue pack the files of the snapshot, or only find them, and then replace, or check, those of the VM. */

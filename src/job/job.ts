@@ -27,7 +27,7 @@ import { keepFormats } from "../vm/image-formats.ts";
 import { Media } from "../vm/media.ts";
 import { refuseRunning, refuseSuspended } from "../vm/in-use.ts";
 import { requireWork, type Vm } from "../vm/find.ts";
-import { withVm } from "../vm/open.ts";
+import { withWholeVm } from "../vm/open.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { type Workdir } from "../store/workdir.ts";
 import { AUTO_RESCUE, findRescue, resolveRescueMachine } from "./rescue-machine.ts";
@@ -72,7 +72,7 @@ export async function jobVm(
   name: string,
   input: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  await withVm(context, `run the job ${name}`, async (found) => {
+  await withWholeVm(context, `run the job ${name}`, async (found) => {
     refuseTemplate(found, `run the job ${name}`);
     const work = requireWork(found, `run the job ${name}`);
     await refuseRunning(work, `run the job ${name}`);

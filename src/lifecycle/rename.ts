@@ -14,7 +14,7 @@ import type { Context } from "../vm/context.ts";
 import { resolveDestination } from "../vm/destination.ts";
 import { readVm } from "../vm/find.ts";
 import { refuseRunning } from "../vm/in-use.ts";
-import { withVm } from "../vm/open.ts";
+import { withWholeVm } from "../vm/open.ts";
 import { followRename } from "../vm/renaming.ts";
 
 /** A renamed VM, for what is not in its directory. */
@@ -35,7 +35,7 @@ export interface RenamedVm {
  * @throws 64 for a name that no VM can have, 73 if the directory exists or is on another filesystem, 75 while the VM runs
  */
 export const renameVm = (context: Context, name: string): Promise<RenamedVm> =>
-  withVm(context, "rename", async (vm) => {
+  withWholeVm(context, "rename", async (vm) => {
     const { hostdir, work, settings } = vm;
     requireVm(hostdir);
     const typed = name.includes("/") ? resolve(context.cwd, name) : join(dirname(hostdir), name);

@@ -52,6 +52,7 @@ import { openVm, requireWork, type Vm } from "../vm/find.ts";
 import { withLockedVm, withVm } from "../vm/open.ts";
 import { allocateRam, openRam, openResumedRam, ramDescriptor } from "../vm/ram.ts";
 import type { Resuming } from "./resume-suspended.ts";
+import type { attachRepository } from "./run-arriving.ts";
 import { recordStart, withdrawStart } from "./run-start.ts";
 import { waitUntilOff } from "./wait-until-off.ts";
 
@@ -85,6 +86,8 @@ export interface RunRequest {
   needsSsh?: boolean | undefined;
   /** Discard the saved state of a suspended VM, and boot. */
   boot?: boolean | undefined;
+  /** The repository, mounted, that its disks are copied from (`restore --from-remote`). */
+  repository?: Parameters<typeof attachRepository>[3];
   /** Shut the guest down after this time; only in the foreground. */
   limitSeconds?: number | undefined;
   /** How long to wait for the VM's lock. */
@@ -169,7 +172,7 @@ async function startVm(
   vm: Vm,
   work: Workdir,
   iso: string | undefined,
-  { ssh: typedSsh = false, detach = false, needsSsh = false }: RunRequest,
+  { ssh: typedSsh = false, detach = false, needsSsh = false, repository: held }: RunRequest,
   resuming?: Resuming,
 ): Promise<Started> {
   const ssh = typedSsh || resuming?.ssh === true;
@@ -187,6 +190,9 @@ async function startVm(
   warnOfMemory(vm);
   refuseMemoryMax("run", vm);
   if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
+  const arriving = work.mark.arriving ? await import("./run-arriving.ts") : undefined;
+  const repository = await arriving?.attachRepository(context, vm, work, held);
+  await using _repository = { [Symbol.asyncDispose]: async () => repository?.end() };
   for (let attempt = 1; ; attempt++) {
     const machineOf = await resolveMachine(context, vm, work, media, cd, capabilities);
     keepFormats(vm, work, machineOf.disks);
@@ -206,6 +212,8 @@ async function startVm(
       recordStart(context, vm, work, resolved, record, { ssh, detach });
       const starting = { argv, jail, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, vm, work, resolved, starting);
+      repository?.handOver();
+      await arriving?.startCopying(machine.qmp, work);
       if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       const mark = readMark(work.dir) ?? work.mark;
       const at = mark.run?.started ?? new Date().toISOString();
@@ -346,6 +354,7 @@ async function startWithLinksDown(machine: QemuSession, nics: readonly Nic[]): P
   throw failed.reason;
 }
 
+/** Of one that did not start. The next attempt finds the disks' backing files through the link to a repository. */
 function removeRunFiles(work: Workdir): void {
-  for (const name of RUN_FILES) remove(join(work.dir, name));
+  for (const name of RUN_FILES) if (name !== WORK.repositoryLink) remove(join(work.dir, name));
 }

@@ -209,7 +209,9 @@ function notStartedAgain(error: unknown): unknown {
 
 /** Pauses or resumes the guest. @throws 73 if it is paused again at once for lack of space */
 export async function setPaused(context: Context, paused: boolean): Promise<void> {
-  await withLive(context, paused ? "pause" : "resume", async ({ qmp, work }) => {
+  await withLive(context, paused ? "pause" : "resume", async ({ qmp, vm, work }) => {
+    if (!paused && work.mark.arriving)
+      await (await import("./run-arriving.ts")).serveAgain(context, vm, work, qmp);
     await qmp.execute(paused ? "stop" : "cont");
     // If there is still no space for its disks, the guest is paused again as soon as it retries the write.
     if (!paused && findGuestErrors(work.dir).some(({ kind }) => kind === "no-space"))

@@ -45,7 +45,7 @@ import type { Vm } from "../vm/find.ts";
 import { hasPanicked } from "../vm/guest-errors.ts";
 import { findQemus, findRunning } from "../vm/in-use.ts";
 import { killMachine } from "../vm/kill-machine.ts";
-import { withVm } from "../vm/open.ts";
+import { withWholeVm } from "../vm/open.ts";
 import { WAS_RUNNING } from "../vm/recover-suspended.ts";
 import { recordMissedExit } from "../vm/record-exit.ts";
 import { withMonitor } from "../vm/running.ts";
@@ -70,7 +70,7 @@ interface Running {
  * @throws 66 if the VM is not running, 69 if qemu cannot save its state, 73 without space
  */
 export const suspendVm = (context: Context): Promise<void> =>
-  withVm(context, "suspend", async (vm) => {
+  withWholeVm(context, "suspend", async (vm) => {
     requireVm(vm.hostdir);
     const { work } = vm;
     if (work.state !== "present" || (await findRunning(work)) === undefined) {

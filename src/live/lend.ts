@@ -7,6 +7,7 @@ import { lendFile } from "../qmp/send-descriptor.ts";
 import { WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 
+type Monitor = typeof WORK.qmp | typeof WORK.backup;
 type AddedNode = ArgsOf<"blockdev-add">;
 
 /** Does qemu see only what was there at its start, as recorded then? */
@@ -22,7 +23,7 @@ export async function nameForQemu(
   workdir: string,
   path: string,
   access: "read" | "write",
-  monitor: typeof WORK.qmp | typeof WORK.backup = WORK.backup,
+  monitor: Monitor = WORK.backup,
 ): Promise<string> {
   if (!isJailed(workdir)) return path;
   const flags = access === "read" ? constants.O_RDONLY : constants.O_RDWR;
@@ -36,11 +37,19 @@ export async function takeBack(qmp: QmpClient, workdir: string, path: string | u
     if (fds.some(({ opaque }) => opaque === path)) await qmp.execute("remove-fd", { "fdset-id": id });
 }
 
-/** `blockdev-add` of images for a snapshot. @param qmp connected to the monitor for snapshots */
-export async function addSnapshotNode(qmp: QmpClient, workdir: string, node: AddedNode): Promise<void> {
+/**
+ * `blockdev-add` of images of a snapshot.
+ * @param qmp connected to another monitor than `monitor`, by default to that for snapshots
+ */
+export async function addSnapshotNode(
+  qmp: QmpClient,
+  workdir: string,
+  node: AddedNode,
+  monitor: Monitor = WORK.qmp,
+): Promise<void> {
   if (!isJailed(workdir)) return void (await qmp.execute("blockdev-add", node));
   const lent: string[] = [];
-  const given = (await lendAll(workdir, node, lent)) as AddedNode;
+  const given = (await lendAll(workdir, node, lent, monitor)) as AddedNode;
   try {
     await qmp.execute("blockdev-add", given);
   } finally {
@@ -50,14 +59,19 @@ export async function addSnapshotNode(qmp: QmpClient, workdir: string, node: Add
 }
 
 /** The same node with other names for its files. */
-async function lendAll(workdir: string, node: unknown, lent: string[]): Promise<unknown> {
+async function lendAll(workdir: string, node: unknown, lent: string[], monitor: Monitor): Promise<unknown> {
+  if (Array.isArray(node)) {
+    const items: unknown[] = [];
+    for (const item of node) items.push(await lendAll(workdir, item, lent, monitor));
+    return items;
+  }
   if (typeof node !== "object" || node === null) return node;
   const fields: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(node)) {
-    if (name !== "filename") fields[name] = await lendAll(workdir, value, lent);
+    if (name !== "filename") fields[name] = await lendAll(workdir, value, lent, monitor);
     else {
       const access = "read-only" in node && node["read-only"] === true ? "read" : "write";
-      const given = await nameForQemu(workdir, String(value), access, WORK.qmp);
+      const given = await nameForQemu(workdir, String(value), access, monitor);
       if (given !== value) lent.push(given);
       fields[name] = given;
     }

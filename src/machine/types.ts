@@ -74,6 +74,8 @@ export interface Disk {
   base?: ReadImage | undefined;
   /** A block device of the host, not a file. */
   blockDevice?: boolean;
+  /** Its backing file may go away: the guest is paused then, rather than shown an error. */
+  pausesOnError?: boolean;
   /** Absent: by a pool of threads, qemu's default. */
   aio?: Exclude<Aio, "threads"> | undefined;
 }

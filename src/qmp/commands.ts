@@ -24,7 +24,7 @@ const DISK_MS = 300_000;
 const NODE_NAME = { "node-name": "string" } as const;
 const BITMAP = { node: "string", name: "string" } as const;
 const AIO = { "aio?": { oneOf: ["io_uring"] } } as const;
-const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string" } as const;
+const FILE_NODE = { driver: { oneOf: ["file"] }, filename: "string", "read-only?": "boolean" } as const;
 /** A file or a block device of the host, of a disk or a CD. */
 const MEDIUM_NODE = {
   driver: { oneOf: ["file", "host_device"] },
@@ -143,6 +143,14 @@ export const QMP_COMMANDS = {
         },
         { driver: { oneOf: ["file"] }, ...NODE_NAME, filename: "string", "read-only": "boolean", ...AIO },
         { driver: { oneOf: ["null-co"] }, ...NODE_NAME, size: "number", "read-zeroes": "boolean" },
+        {
+          driver: { oneOf: ["quorum"] },
+          ...NODE_NAME,
+          "read-only": "boolean",
+          "vote-threshold": "number",
+          "read-pattern": { oneOf: ["fifo"] },
+          children: "any",
+        },
       ],
     },
     limitMs: DISK_MS,
@@ -156,6 +164,24 @@ export const QMP_COMMANDS = {
     limitMs: QUERY_MS,
   },
   "blockdev-del": { args: NODE_NAME, limitMs: DISK_MS },
+  // It flushes the node, and reports if that fails.
+  "blockdev-reopen": {
+    args: {
+      options: [
+        {
+          driver: { oneOf: ["qcow2"] },
+          ...NODE_NAME,
+          "read-only": "boolean",
+          discard: { oneOf: ["unmap"] },
+          "detect-zeroes": { oneOf: ["unmap"] },
+          file: "string",
+          // The name of a node, or null.
+          backing: "any",
+        },
+      ],
+    },
+    limitMs: DISK_MS,
+  },
   block_resize: { args: { ...NODE_NAME, size: "number" }, limitMs: DISK_MS },
   "query-block": {
     reply: [
@@ -223,12 +249,17 @@ export const QMP_COMMANDS = {
     limitMs: DISK_MS,
   },
 
+  "block-stream": {
+    args: { "job-id": "string", device: "string", "on-error": { oneOf: ["stop"] } },
+    limitMs: DISK_MS,
+  },
+
   // qapi/job.json
   "query-jobs": {
     reply: [
       {
         id: "string",
-        status: { known: ["concluded"] },
+        status: { known: ["concluded", "paused"] },
         "current-progress": "number",
         "total-progress": "number",
         "error?": "string",
@@ -237,6 +268,7 @@ export const QMP_COMMANDS = {
     // Polled while disks are copied, which a temporarily slow disk must not abort.
     limitMs: DISK_MS,
   },
+  "job-resume": { args: { id: "string" }, limitMs: DISK_MS },
   "job-dismiss": { args: { id: "string" }, limitMs: DISK_MS },
   "block-job-cancel": { args: { device: "string", force: "boolean" }, limitMs: DISK_MS },
 

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { ReadImage } from "../machine/types.ts";
@@ -7,10 +8,10 @@ import { convertImage, measureImage } from "../qemu/img.ts";
 import { addBitmap, createImage } from "../qemu/new-image.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { syncFile } from "../store/files.ts";
-import { HOST, imageName, isDiskName, isStateName, SNAPSHOT, STATE } from "../store/layout.ts";
+import { HOST, imageName, isDiskName, isStateName, SNAPSHOT, STATE, WORK } from "../store/layout.ts";
 import { bitmapOf } from "./make/plan.ts";
 import type { Context } from "../vm/context.ts";
-import { backingNameOf, findSnapshotImage } from "../store/snapshot-images.ts";
+import { backingNameOf, findSnapshotImage, type BackingLink } from "../store/snapshot-images.ts";
 import { findBeside } from "../store/snapshot-intact.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import { followChain } from "../store/snapshot-chain.ts";
@@ -71,29 +72,37 @@ export async function measureCopies(jobs: readonly ImageJob[]): Promise<number> 
   return needed;
 }
 
+/** Space that standalone disks need at least, in bytes: that of the images without backing files, which is known at once. */
+export const sumRoots = (jobs: readonly ImageJob[]): number =>
+  jobs.reduce((sum, { image }) => sum + statSync(findRoot(image).path).size, 0);
+
+const findRoot = (image: ReadImage): ReadImage => (image.base ? findRoot(image.base) : image);
+
 /**
  * Creates the disks: overlays on the snapshot's images, or standalone copies. Each gets a dirty bitmap for the next
  * snapshot.
+ * @param kind the symlink in WORKDIR through which an overlay names its backing file
  */
 export async function fillImages(
   context: Context,
   snapshot: Snapshot,
   jobs: readonly ImageJob[],
   dir: string,
-  copy: boolean,
+  kind: "copy" | BackingLink,
 ): Promise<void> {
   for (const { name, image, virtualBytes } of jobs) {
     const path = join(dir, name);
-    if (copy) {
+    if (kind === "copy") {
       const meter = context.meter(`restore ${snapshot.name}: ${name}`, virtualBytes);
       const follow = (part: number): void => meter.update(part * virtualBytes);
       await convertImage(image, path, follow, image.base).finally(() => meter.finish());
     } else {
-      const backing = backingNameOf(snapshot.name, name);
+      const backing = backingNameOf(snapshot.name, name, kind);
       await createImage(path, { sizeBytes: virtualBytes, backing, subclusters: true });
     }
     const { id } = snapshot.manifest!;
-    if (id !== undefined) await addBitmap(path, bitmapOf(id));
+    // Without one, the next snapshot is full: incremental ones need the snapshot here.
+    if (id !== undefined && kind !== WORK.repositoryLink) await addBitmap(path, bitmapOf(id));
     await syncFile(path);
     throwIfInterrupted();
   }

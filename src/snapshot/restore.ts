@@ -27,6 +27,7 @@ import type { Identity } from "../store/identity.ts";
 import { hasUsableState } from "../store/suspended.ts";
 import { stageWork, type Stage } from "../store/stage.ts";
 import { hasRam, type StoredFile } from "../store/manifest.ts";
+import type { ArrivingRecord } from "../store/mark-types.ts";
 import type { Context } from "../vm/context.ts";
 import { carryIdentity, foreignUuid, readIdentity } from "../vm/identity.ts";
 import { carryFormats } from "../vm/image-formats.ts";
@@ -37,7 +38,7 @@ import { findTmpdir } from "../vm/volatile.ts";
 import { refuseTemplate } from "../vm/template.ts";
 import { withVm } from "../vm/open.ts";
 import { copyRam, damagedRam, findRamFile, isResumable, isUntouched, writeState } from "./restore-ram.ts";
-import { damagedSnapshot, fillImages, listImages, measureCopies } from "./restore-images.ts";
+import { damagedSnapshot, fillImages, listImages, measureCopies, sumRoots } from "./restore-images.ts";
 import { findDamage, findOwnDamage, readSnapshotSettings } from "../store/snapshot-damage.ts";
 import { chainOf, requireIntact } from "../store/snapshot-intact.ts";
 import { findOversize, SMALL_FILES } from "../store/small-files.ts";
@@ -55,6 +56,8 @@ export interface RestoreRequest {
   ram?: boolean | undefined;
   /** UUID of the VM in the repository; a directory without a UUID adopts it. */
   uuid?: string | undefined;
+  /** The snapshot is in the repository, mounted: a directory whose `backups` has it. Its images are copied by the run. */
+  from?: { hostdir: string; arriving: ArrivingRecord } | undefined;
 }
 
 /**
@@ -70,9 +73,10 @@ export async function restoreVm(context: Context, request: RestoreRequest = {}):
 export async function restoreSnapshot(
   context: Context,
   vm: Vm,
-  { name, copy = false, ram: wantsRam = true, uuid }: RestoreRequest = {},
+  { name, copy = false, ram: wantsRam = true, uuid, from }: RestoreRequest = {},
 ): Promise<void> {
-  const snapshot = findSnapshot(vm.hostdir, name);
+  const source = from?.hostdir ?? vm.hostdir;
+  const snapshot = findSnapshot(source, name);
   if (snapshot.problem) throw snapshot.problem;
   const ram = wantsRam && hasRam(snapshot.manifest) && (await isResumable(context, vm, snapshot));
   const own = readIdentity(vm.hostdir);
@@ -87,16 +91,17 @@ export async function restoreSnapshot(
   refuseStrayDisks(vm.hostdir, vm.work, "restore");
   log.info(`restoring ${snapshotName(snapshot.name)}, made ${formatTimestamp(snapshot.made)}`);
   // Before `listImages`, which reports a wrong name in a damaged header as a missing snapshot.
-  requireUndamaged(vm.hostdir, snapshot, ram);
+  requireUndamaged(source, snapshot, ram);
   const jobs = listStored(snapshot, ram);
-  const images = listImages(vm.hostdir, snapshot);
+  const images = listImages(source, snapshot);
   const inplace =
     context.options.settings.INPLACE === undefined && vm.work.state === "present"
       ? vm.work.inplace
       : vm.settings.INPLACE;
   const unpacked = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   const raw = ram ? (findRamFile(snapshot)?.allocatedBytes ?? 0) : 0;
-  const needed = unpacked + raw + (copy ? await measureCopies(images) : 0);
+  const data = copy ? await measureCopies(images) : from ? sumRoots(images) : 0;
+  const needed = unpacked + raw + data;
   const tmpdir = findTmpdir(context, vm.work);
   requireSpace(
     inplace ? vm.hostdir : tmpdir,
@@ -115,7 +120,13 @@ export async function restoreSnapshot(
   const stage = stageWork(vm.hostdir, inplace ? "inplace" : { tmpdir }, vm.work);
   try {
     await fillStage(context, snapshot, jobs, stage);
-    await fillImages(context, snapshot, images, stage.dir, copy);
+    await fillImages(
+      context,
+      snapshot,
+      images,
+      stage.dir,
+      copy ? "copy" : from ? WORK.repositoryLink : WORK.hostLink,
+    );
     carryIdentity(stage.dir, own, uuid ?? snapshot.manifest?.vm);
     carryLasting(stage.dir, lasting);
     carryFormats(vm, stage.dir);
@@ -125,12 +136,13 @@ export async function restoreSnapshot(
       (sum, job) => sum + statSync(workingPath(stage.dir, job.name)).size,
       0,
     );
-    const onSnapshot = copy || images.length === 0 ? undefined : recordSnapshot(snapshot);
+    const onSnapshot = copy || from || images.length === 0 ? undefined : recordSnapshot(snapshot);
     const dir = stage.commit({
       restored: snapshot.manifest?.consistency ?? "crash-consistent",
       ...(snapshot.manifest ? {} : { unrecorded: true as const }),
       ...(jobs.some(({ name: stored }) => stored === TPM_STATE) && { tpm: true as const }),
       ...(onSnapshot && { onSnapshot }),
+      ...(from && { arriving: from.arriving }),
       ...machine,
     });
     const seconds = (performance.now() - started) / 1000;

@@ -50,6 +50,11 @@ export const WORK = {
   mark: ".vm.json",
   /** Of a linked clone: symlink to HOSTDIR of the cloned VM, whose snapshot's images are the disks' backing files. */
   baseLink: ".vm-base",
+  /**
+   * While disks are being copied from a repository: symlink to the directory whose `backups` are there, in place
+   * (snapshot/remote/arriving.ts). Their backing files are named through it.
+   */
+  repositoryLink: ".vm-repository",
   /** QMP for short requests. */
   qmp: "qmp.sock",
   /** QMP for the process that runs the VM. */
@@ -99,6 +104,7 @@ export const RUN_FILES = [
   WORK.console,
   WORK.agent,
   WORK.agentLock,
+  WORK.repositoryLink,
   WORK.control,
   WORK.ask,
   WORK.files,

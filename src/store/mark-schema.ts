@@ -94,6 +94,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),
     base: take("base", readBase),
     onSnapshot: take("onSnapshot", readOnSnapshot),
+    arriving: take("arriving", readArriving),
     clone: take("clone", readClone),
     backupsApart: take("backupsApart", (value) => (typeof value === "boolean" ? value : undefined)),
     files: take("files", names),
@@ -299,6 +300,13 @@ function readClone(value: unknown): CloneRecord | undefined {
     ...(isPlainName(value.snapshot) && { snapshot: value.snapshot }),
     ...(base && { base }),
   };
+}
+
+function readArriving(value: unknown): Mark["arriving"] {
+  if (!isFields(value) || !isPlainName(value.name)) return undefined;
+  const { name, id } = value;
+  if (typeof id !== "string" || !/^[0-9a-f]{64}$/.test(id)) return undefined;
+  return { name, id, snapshotId: asText(value.snapshotId) };
 }
 
 function readOnSnapshot(value: unknown): Mark["onSnapshot"] {

@@ -141,6 +141,15 @@ export interface CloneRecord {
   base?: SnapshotRecord | undefined;
 }
 
+/** The snapshot in a repository that disks are being copied from. */
+export interface ArrivingRecord {
+  name: string;
+  /** restic's id, in full. */
+  id: string;
+  /** Its own id, which stays when restic's changes. */
+  snapshotId?: string | undefined;
+}
+
 /** `.vm.json` in WORKDIR. Its presence marks the directory as this program's. */
 export interface Mark {
   /** Format of this file. */
@@ -165,6 +174,8 @@ export interface Mark {
   base?: BaseRecord | undefined;
   /** The snapshot whose images are backing files of the disks, as it was when they were created. */
   onSnapshot?: SnapshotRecord | undefined;
+  /** Disks are overlays on this snapshot's images in the repository, until all of them are copied. */
+  arriving?: ArrivingRecord | undefined;
   /** The VM was cloned, and its working files have not been replaced since. */
   clone?: CloneRecord | undefined;
   /** At the last backup, `backups` was on another filesystem than HOSTDIR. */

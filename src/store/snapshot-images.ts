@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import type { ReadImage } from "../machine/types.ts";
 import { readOwnHeader } from "../qemu/image-header.ts";
@@ -9,7 +9,7 @@ import { lstatOf, requireReadableFile } from "../lib/read-file.ts";
 const LONGEST = 2000;
 
 /** Symlink in WORKDIR through which a disk's backing file is named: to this VM's directory, or to that of the cloned VM. */
-export type BackingLink = typeof WORK.hostLink | typeof WORK.baseLink;
+export type BackingLink = typeof WORK.hostLink | typeof WORK.baseLink | typeof WORK.repositoryLink;
 
 /** The backing file name of a working disk on a snapshot's image. */
 export const backingNameOf = (snapshot: string, disk: string, link: BackingLink = WORK.hostLink): string =>
@@ -30,6 +30,10 @@ export function parseBackingName(
     return undefined;
   return snapshot !== undefined && backing === backingNameOf(snapshot, disk, link) ? snapshot : undefined;
 }
+
+/** Does the header of a working disk name an image in the repository? Then a part may be there only. */
+export const isArriving = (disk: string): boolean =>
+  parseBackingName(readOwnHeader(disk).backingName, basename(disk), WORK.repositoryLink) !== undefined;
 
 /**
  * The image of a disk in a qcow2 snapshot, with its backing files. Each header is checked: the backing file may only be

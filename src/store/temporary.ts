@@ -18,6 +18,10 @@ export const MOUNTED = "mounted";
 export interface Temporary extends Disposable {
   /** Absolute, symlinks resolved; mode 0700. */
   readonly dir: string;
+  /** Its lock: a process that inherits it keeps the directory. */
+  readonly fd: number;
+  /** Leaves it to the processes that have inherited its lock. */
+  release(): void;
 }
 
 /** Removes those of this VM that killed commands have left, too. @throws 73 if TMPDIR cannot be written */
@@ -50,7 +54,7 @@ export function makeTemporary(hostdir: string, tmpdir: string): Temporary {
       removeTree(made);
       closeSync(fd);
     };
-    return { dir, [Symbol.dispose]: dispose };
+    return { dir, fd, release: () => closeSync(fd), [Symbol.dispose]: dispose };
   }
 }
 
@@ -80,8 +84,18 @@ export function removeLeftTemporary(path: string): void {
   }
 }
 
+/** Does a process have it locked? */
+export function isTemporaryUsed(path: string): boolean {
+  const fd = openDirectory(path);
+  try {
+    return !flock(fd, LOCK_EX | LOCK_NB);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Its mounts first: through one that is left, `remove` would read another filesystem. */
-function removeTree(dir: string): void {
+export function removeTree(dir: string): void {
   const { listDeadMounts, listFuseMounts, unmountFuse } =
     require("../process/mounts.ts") as typeof import("../process/mounts.ts");
   const mounted = join(dir, MOUNTED);

@@ -44,6 +44,11 @@ export function resolveBackingFile(work: Workdir, disk: string): ReadImage | und
     const { resolveCloneBase } = require("./clone-base.ts") as typeof import("./clone-base.ts");
     return resolveCloneBase(work, cloned, disk);
   }
+  const remote = parseBackingName(backingName, basename(disk), WORK.repositoryLink);
+  if (remote !== undefined) {
+    const { resolveRemoteBase } = require("./arriving.ts") as typeof import("./arriving.ts");
+    return resolveRemoteBase(work, remote, disk);
+  }
   const { base } = work.mark;
   if (!base || disk !== join(work.dir, diskName(0)) || backingName !== base.path) return undefined;
   if (!lstatOf(base.path))

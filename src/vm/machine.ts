@@ -25,6 +25,7 @@ import { requireRegularDisk } from "../store/own-disks.ts";
 import { optionsBehind } from "../config/values.ts";
 import type { Context } from "./context.ts";
 import { numberImages } from "./disks.ts";
+import { isArriving } from "../store/snapshot-images.ts";
 import { resolveDisplay } from "./display.ts";
 import { readExtraArgs } from "./extra-args.ts";
 import { refuseSecureBoot, resolveFirmware } from "./firmware.ts";
@@ -238,6 +239,7 @@ export function resolveDisk(vm: Vm, image: ImageRequest, number: number, path: s
     serial: `disk-${number}`,
     backingAllowed: !own && image.format !== undefined,
     base,
+    ...(base && work.mark.arriving && isArriving(path) && { pausesOnError: true }),
     blockDevice: statSync(path).isBlockDevice(),
   };
 }

@@ -24,6 +24,8 @@ export interface OpenOptions {
   waitMs?: number | undefined;
   /** Use defaults for unreadable settings, with a warning. */
   lenient?: boolean;
+  /** As `withWholeVm`. */
+  whole?: boolean;
   /** The command renews the UUID: no warning about a copy with the same one. */
   renews?: boolean;
 }
@@ -44,9 +46,27 @@ export const withVm = <T>(
   withLockedVm(
     context,
     command,
-    async (vm, undone) => use(await withExitRecorded(context, vm), undone),
+    async (vm, undone) =>
+      use(await withDisksSettled(await withExitRecorded(context, vm), command, options), undone),
     options,
   );
+
+/** As `withVm`, with whole disks: none that are still being copied from the repository. @throws 75 while one is */
+export const withWholeVm = <T>(
+  context: Context,
+  command: string,
+  use: (vm: Vm, undone: boolean) => Promise<T>,
+  options: OpenOptions = {},
+): Promise<T> => withVm(context, command, use, { ...options, whole: true });
+
+/** Records that all disks have been copied from the repository. @throws 75 if they must be, and are not yet */
+async function withDisksSettled(vm: Vm, command: string, { whole = false }: OpenOptions): Promise<Vm> {
+  if (vm.work.state !== "present" || !vm.work.mark.arriving) return vm;
+  const { settleArriving, refuseArriving } = await import("./arriving.ts");
+  const work = await settleArriving(vm.work);
+  if (whole) await refuseArriving(work, command);
+  return { ...vm, work };
+}
 
 async function withExitRecorded(context: Context, vm: Vm): Promise<Vm> {
   if (vm.work.state !== "present" || !isExitUnrecorded(vm.work.mark)) return vm;

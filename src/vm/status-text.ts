@@ -150,6 +150,7 @@ export function formatStatus(vm: Status): string {
       vm.sameAs &&
         `of ${vm.sameAs}, or that is one of this: both have the same UUID and MAC address; in the copy, run: ${programLine("identity", "--new")}`,
     ],
+    ["incomplete", vm.arriving && formatArriving(vm.arriving, vm.state)],
     ["cloned from", vm.clonedFrom && formatOrigin(vm.clonedFrom)],
     ...(vm.clones ?? []).map(({ directory, snapshot, missing }): [string, string] => [
       "linked clone",
@@ -177,6 +178,18 @@ export function formatStatus(vm: Status): string {
           ],
     )
     .join("");
+}
+
+/** `disk-0.img: being copied from S1 in the repository, 40 %` */
+function formatArriving(arriving: NonNullable<Status["arriving"]>, state: Status["state"]): string {
+  const { snapshot, disks, repository, reason, percent } = arriving;
+  const what = `${disks.join(", ")}: ${repository === "serves" ? "being copied from" : "a part is only in"} ${plain(snapshot)} in the repository`;
+  const part = percent === undefined ? "" : `, ${percent} % done`;
+  if (repository === "serves") return `${what}${part}`;
+  if (repository === "away")
+    return `${what}${part}; it cannot be read now${reason === undefined ? "" : ` (${reason})`}: the guest is paused when it needs that part, and resumed when it can be read again`;
+  const [word, ...words] = state === "running" || state === "paused" ? ["resume"] : ["run", "--detach"];
+  return `${what}${part}; to continue: ${commandLine(word!, ...words)}`;
 }
 
 /** `CPU 150 %, memory 2.0 GiB, I/O weight 50, in /vms.slice/vm-web-7.scope` */

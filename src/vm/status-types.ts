@@ -104,6 +104,19 @@ export interface Status {
     linked: boolean;
     movedFrom?: string;
   };
+  /** Disks of which a part is only in the repository, and the snapshot there; `mounted`: it can be read. */
+  arriving?: {
+    snapshot: string;
+    id: string;
+    disks: string[];
+    mounted: boolean;
+    /** `away`: it cannot be read now, and is tried again; `gone`: no process reads it. */
+    repository: "serves" | "away" | "gone";
+    /** Why it is away. */
+    reason?: string;
+    /** How much is here, while it is copied. */
+    percent?: number;
+  };
   /** Linked clones of its snapshots; `missing`: not found in its directory. */
   clones?: { directory: string; uuid: string; snapshot: string; missing: boolean }[];
   /** The guest.env that is read. */

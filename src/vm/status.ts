@@ -96,6 +96,9 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     ...(settings.UEFI && work.state === "present" && (await describeKeys(settings, work))),
     ...describeSnapshots(hostdir),
     ...(await describeClones(hostdir, work, base)),
+    ...(work.state === "present" && work.mark.arriving
+      ? await (await import("./arriving.ts")).describeArriving(work, alive !== undefined)
+      : {}),
     autostart: await describeAutostart(context, hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),

@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
+import { listFuseMounts, unmountFuse } from "../../src/process/mounts.ts";
 import { initRepository } from "../fixtures/restic-repository.ts";
 import { processesIn, guests, until, type Result, type Running, type Sandbox } from "./harness.ts";
 import { configure, listing, sha256, shell, smallSandbox } from "./tools.ts";
@@ -158,6 +159,7 @@ exec ${real} "$@"
     rmSync(this.#plan, { force: true });
     rmSync(this.#caught, { force: true });
     const { top } = this.box;
+    listFuseMounts(top).forEach(unmountFuse);
     await shell(`rm -rf vm1 home tmp out repository; cp -a store/${name}/. .; mkdir out`, top);
   }
 
@@ -276,6 +278,7 @@ exec ${real} "$@"
   }
 
   [Symbol.dispose](): void {
+    listFuseMounts(this.box.top).forEach(unmountFuse);
     this.box[Symbol.dispose]();
   }
 }

@@ -116,6 +116,8 @@ const unfinished = (lab: EndingsLab): Promise<unknown> =>
 
 const setTo = (lab: EndingsLab, text: string): boolean => lab.box.read(".work/guest.env").includes(text);
 
+const pushImage = (lab: EndingsLab): Promise<unknown> => lab.box.ok(["snapshots", "push", "Q0"]);
+
 const TABLE: readonly Row[] = [
   {
     command: "set",
@@ -452,6 +454,25 @@ const TABLE: readonly Row[] = [
       killed("qemu-img", "convert", true),
       hung("qemu-img", "convert"),
       full("tmp", "1024"),
+    ],
+  },
+  {
+    command: "restore --from-remote --run",
+    args: ["restore", "Q0", "--from-remote", "--run"],
+    from: "images",
+    said: / runs in the background \(pid \d+\)$/,
+    done: async (lab) => JSON.parse((await lab.box.ok(["status", "--json"])).stdout).state === "running",
+    ends: [
+      { how: "done", status: 0, before: pushImage, leaves: true, changes: () => true },
+      {
+        how: "refused: no such snapshot",
+        status: 66,
+        before: pushImage,
+        args: ["restore", "Q9", "--from-remote", "--run"],
+      },
+      { ...killed("restic", "mount", true), before: pushImage },
+      { ...hung("restic", "mount"), before: pushImage },
+      { ...killed("qemu-img", "create"), before: pushImage },
     ],
   },
   {

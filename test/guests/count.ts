@@ -1,12 +1,15 @@
 /**
  * A guest of 512 bytes that counts on request: its count is the first 32 bits of sector 1 of its first disk, and is
  * printed at the start and after each change, with the first 32 bits of the sector `FAR_SECTOR`, as `COUNT FAR` in hexadecimal. On
- * COM1 it takes: `w` adds 1 to the count, `q` turns the machine off.
+ * COM1 it takes: `w` adds 1 to the count, `r` prints the sector `NEW_SECTOR`, which it has not read before, instead of the
+ * far one, `q` turns the machine off.
  */
 import { assemble } from "./assemble.ts";
 
 /** 12 MiB: far from what the BIOS reads. */
 export const FAR_SECTOR = 24576;
+/** 14 MiB: further than what the host reads ahead. */
+export const NEW_SECTOR = 28672;
 
 const SOURCE = `
 bits 16
@@ -20,7 +23,7 @@ main:	mov ah, 0x42
 	call disk
 	jc failed
 .show:	mov dword [packet + 8], ${FAR_SECTOR}
-	mov word [packet + 4], far_
+.other:	mov word [packet + 4], far_
 	mov ah, 0x42
 	call disk
 	mov dword [packet + 8], 1
@@ -45,12 +48,17 @@ main:	mov ah, 0x42
 	in al, dx
 	cmp al, 'q'
 	je main_off
+	cmp al, 'r'
+	je .new
 	cmp al, 'w'
 	jne .next
 	inc dword [count]
 	mov ax, 0x4300
 	call disk
 	jnc .show
+	jmp failed
+.new:	mov dword [packet + 8], ${NEW_SECTOR}
+	jmp .other
 failed:	print "DISK ERROR", LF
 	jmp hang
 main_off:	mov dx, 0x604

@@ -41,6 +41,7 @@ async function makeRepository(
     exec(["restic", ...words], { env, what, cwd });
   const repository: Repository = {
     run,
+    env,
     start: (words, options) => start(["restic", ...words], { ...options, env }),
     failure: (what, { stderr }) => new VmError("io", `${what}: ${stderr}`),
     damage: (what, logged) => explainDamage(what, logged, join(top, "repo")),

@@ -75,6 +75,7 @@ export const TOPICS: readonly Topic[] = [
           "PROG prune --remote --keep-daily=30",
           "PROG verify --remote",
           "mkdir ws10 && PROG -d ws10 restore --from-remote",
+          "PROG -d ws10 restore --from-remote --run",
           "PROG run --from-remote",
         ],
       },

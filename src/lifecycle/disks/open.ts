@@ -13,7 +13,7 @@ import { requireWork, type Vm } from "../../vm/find.ts";
 import { findRunning, refuseSuspended } from "../../vm/in-use.ts";
 import { Media } from "../../vm/media.ts";
 import { refuseTemplate } from "../../vm/template.ts";
-import { withVm } from "../../vm/open.ts";
+import { withWholeVm } from "../../vm/open.ts";
 
 /** qemu's monitor accepts one connection at a time; those of other commands are short. */
 const CONNECT_MS = 10_000;
@@ -37,7 +37,7 @@ export const withMachine = <T>(
   command: string,
   use: (changing: Changing) => Promise<T>,
 ): Promise<T> =>
-  withVm(context, command, async (vm) => {
+  withWholeVm(context, command, async (vm) => {
     refuseTypedImages(context, command);
     refuseTemplate(vm, command);
     const work = requireWork(vm, command);

@@ -8,7 +8,7 @@ import {
 } from "../../machine/types.ts";
 import { boardOf, placed, placeOf, placeOfDisk, PLACES, type Place, type Placed } from "../layout.ts";
 import { deviceText, type Device } from "../text.ts";
-import { buildImageNode, fileDriver } from "./image.ts";
+import { buildImageNode, buildUnreliableNode, fileDriver } from "./image.ts";
 
 /** Ports of one AHCI controller (ich9-ahci). */
 const AHCI_PORTS = 6;
@@ -17,13 +17,12 @@ const SCSI_TARGETS = 64;
 /** Ports of the USB controller (the most that qemu-xhci has). The first two are for the pointer and the keyboard. */
 export const USB = { ports: 15, firstDisk: 3 } as const;
 
-/**
- * Block nodes of an image: protocol and format. JSON needs no escaping of paths. `discard` and `detect-zeroes` let the
- * guest's TRIM and zeroes shrink the image (qapi/block-core.json).
- */
+/** The guest's TRIM and zeroes shrink the image (qapi/block-core.json). */
+const UNMAP = { discard: "unmap", "detect-zeroes": "unmap" } as const;
+
+/** Block nodes of an image: protocol and format. JSON needs no escaping of paths. */
 function buildDiskNode(disk: Disk): Record<string, unknown> {
   const node = nodeOf(disk);
-  const common = { discard: "unmap", "detect-zeroes": "unmap" };
   // The protocol node's name identifies the disk: the format node's filename may include backing files.
   const file = {
     driver: fileDriver(disk),
@@ -35,13 +34,31 @@ function buildDiskNode(disk: Disk): Record<string, unknown> {
     ...(disk.aio === "native" && { cache: { direct: true } }),
   };
   const backing = disk.format === "raw" ? {} : buildBacking(disk);
-  return { driver: disk.format, "node-name": node, ...common, file, ...backing };
+  return { driver: disk.format, "node-name": node, ...UNMAP, file, ...backing };
 }
 
-function buildBacking({ format, base, backingAllowed }: Disk): object {
-  if (base) return { backing: buildImageNode(base) };
+/**
+ * A qcow2 disk of a running machine as `blockdev-reopen` takes it: as it is, but for its backing file.
+ * @param backing node of the backing file
+ */
+export const buildReopenedDisk = (number: number, backing: string | null) => ({
+  driver: "qcow2" as const,
+  "node-name": nodeOf({ number }),
+  "read-only": false,
+  ...UNMAP,
+  file: `${nodeOf({ number })}-file`,
+  backing,
+});
+
+function buildBacking({ format, base, backingAllowed, pausesOnError, number }: Disk): object {
+  if (base) return { backing: pausesOnError ? nameBase({ number }, 0) : buildImageNode(base) };
   return format === "qcow2" && !backingAllowed ? { backing: null } : {};
 }
+
+/** Node of a backing file that can be exchanged. @param time each has another */
+export const nameBase = (disk: Pick<Disk, "number">, time: number): string => `${nodeOf(disk)}${BASE}${time}`;
+export const isBase = (node: string): boolean => node.includes(BASE);
+const BASE = "-base-";
 
 interface Attached {
   controller?: Device & { id: string };
@@ -297,6 +314,10 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
   if (cdInFront) attachCd();
   let ports = 0;
   disks.forEach((disk, index) => {
+    if (disk.base && disk.pausesOnError) {
+      const base = { ...buildUnreliableNode(disk.base), "node-name": nameBase(disk, 0) };
+      args.push("-blockdev", JSON.stringify(base));
+    }
     const node = buildDiskNode(disk);
     if (isHotplugged(machine, disk)) {
       const port = `pcie-root-port,id=port${ports},chassis=${++ports}`;
@@ -308,6 +329,8 @@ export function buildDiskArgs(machine: DiskMachine): string[] {
     const place = number === undefined ? undefined : placeOfDisk(machine, number);
     attach(ATTACH[disk.bus](onBus, false, disk.serial), place, node, {
       ...identify(disk),
+      // A write may have to read, too: the rest of a block.
+      ...(disk.pausesOnError && { rerror: "stop", werror: "stop" }),
       bootindex: firstDisk + index,
     });
   });

@@ -21,6 +21,22 @@ export function buildImageNode(image: ReadImage, base = image.base): Record<stri
   };
 }
 
+/** qemu may be built without it. */
+export const UNRELIABLE = "quorum";
+
+/**
+ * The same of an image that may become unreadable while `block-stream` copies from it. Its filter (block/copy-on-read.c) asks what the
+ * image has, and answers the guest's read with success, and without data, if that cannot be read. qemu's driver `quorum` says
+ * then that there is data (block/quorum.c, quorum_co_block_status), so that the read itself fails.
+ */
+export const buildUnreliableNode = (image: ReadImage) => ({
+  driver: UNRELIABLE as "quorum",
+  "read-only": true,
+  "vote-threshold": 1,
+  "read-pattern": "fifo" as const,
+  children: [buildImageNode(image)],
+});
+
 /** Writable block node of a qcow2 image. */
 export const buildWritableNode = (path: string, node: string, base?: ReadImage): ArgsOf<"blockdev-add"> => ({
   driver: "qcow2",

@@ -167,6 +167,8 @@ async function openOff(context: Context, vm: Vm, request: CloneRequest): Promise
     log.warn(
       "the VM is suspended: the clone is crash-consistent, as after a power cut; its RAM is not cloned",
     );
+  if (work.mark.arriving)
+    await (await import("../../vm/arriving.ts")).refuseArriving(work, "clone the working disks");
   return openWorkingDisks(context, vm, work, request);
 }
 

@@ -162,7 +162,7 @@ async function fillFromSnapshot(
   linked: boolean,
 ): Promise<void> {
   await fillStage(context, snapshot, jobs, stage, linked);
-  if (!linked) return fillImages(context, snapshot, images, stage.dir, true);
+  if (!linked) return fillImages(context, snapshot, images, stage.dir, "copy");
   try {
     // Each is a program that is started: together they take as long as one.
     await Promise.all(

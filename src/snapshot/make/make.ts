@@ -18,7 +18,7 @@ import { refuseRunning } from "../../vm/in-use.ts";
 import { repairDiskBitmaps } from "../../vm/backing-file.ts";
 import { requireIntactBackingFiles } from "../../vm/backing-snapshot.ts";
 import { requireWork, type Vm } from "../../vm/find.ts";
-import { withVm } from "../../vm/open.ts";
+import { withWholeVm } from "../../vm/open.ts";
 import { checkTpmForBackup } from "../../vm/tpm-state.ts";
 import { allowBackup } from "../../store/suspended.ts";
 import { isSuspended } from "../../store/is-suspended.ts";
@@ -69,7 +69,7 @@ export interface Made {
  * @throws 75 if another process has its disks open, 73 if the name is taken or without space
  */
 export const backupVm = (context: Context, request: BackupRequest = {}): Promise<Made> =>
-  withVm(context, "back up", (vm) => makeSnapshot(context, vm, request), { waitMs: request.lockWaitMs });
+  withWholeVm(context, "back up", (vm) => makeSnapshot(context, vm, request), { waitMs: request.lockWaitMs });
 
 async function makeSnapshot(context: Context, vm: Vm, request: BackupRequest): Promise<Made> {
   const started = performance.now();

@@ -28,7 +28,7 @@ import { findDamage } from "../../store/snapshot-damage.ts";
 import { restoreSnapshot, type RestoreRequest } from "../restore.ts";
 import { findBackups, makeBackups, validateSnapshotName } from "../../store/snapshots.ts";
 import { compareSums, loadSums } from "../../store/checksums.ts";
-import { chooseRemote, isOwn } from "./choose.ts";
+import { chooseRemote, isOwn, type LocalVm } from "./choose.ts";
 import { readLocalVm, listRemote } from "./list.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import type { RemoteSnapshot } from "./tags.ts";
@@ -43,12 +43,27 @@ export async function restoreRemote(context: Context, request: RestoreRequest): 
     const repository = await openRepository(context);
     const here = readLocalVm(context);
     const wanted = chooseRemote(await listRemote(repository), here, request.name);
-    if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
-      log.warn(`${wanted.name} is of another VM (UUID ${wanted.uuid}): this VM keeps its own UUID`);
-    await fetchSnapshot(repository, vm.hostdir, wanted);
-    await restoreSnapshot(context, vm, { ...request, name: wanted.name, uuid: wanted.uuid ?? undefined });
+    warnOfOtherVm(here, wanted);
+    await restoreFetched(context, vm, repository, wanted, request);
   };
   await withVm(context, "restore", fetchAndRestore, { lenient: true });
+}
+
+export function warnOfOtherVm(here: LocalVm, wanted: RemoteSnapshot): void {
+  if (here.uuid !== undefined && wanted.uuid !== null && !isOwn(here, wanted))
+    log.warn(`${wanted.name} is of another VM (UUID ${wanted.uuid}): this VM keeps its own UUID`);
+}
+
+/** The same with a chosen snapshot, under the VM's lock. */
+export async function restoreFetched(
+  context: Context,
+  vm: Vm,
+  repository: Repository,
+  wanted: RemoteSnapshot,
+  request: RestoreRequest,
+): Promise<void> {
+  await fetchSnapshot(repository, vm.hostdir, wanted);
+  await restoreSnapshot(context, vm, { ...request, name: wanted.name, uuid: wanted.uuid ?? undefined });
 }
 
 /** Fetches a snapshot and its parents into the `backups` of a directory. */

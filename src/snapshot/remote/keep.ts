@@ -9,6 +9,8 @@ import type { Context } from "../../vm/context.ts";
 import { requireUniqueUuid } from "../../vm/identity.ts";
 import { findHostdir } from "../../vm/find.ts";
 import { noVmIn } from "../../store/no-vm.ts";
+import type { ArrivingRecord } from "../../store/mark-types.ts";
+import { resolveWork } from "../../store/workdir.ts";
 import { requireOwn } from "../../vm/ownership.ts";
 import { isCurrent, isFromHere, isOwn } from "./choose.ts";
 import { readLocalVm, listRemote } from "./list.ts";
@@ -20,6 +22,11 @@ export interface RemotePruneRequest {
   json: boolean;
   /** Count snapshots without a UUID that were pushed from this host and directory. */
   byName: boolean;
+}
+
+function readCopiedFrom(hostdir: string): ArrivingRecord | undefined {
+  const work = resolveWork(hostdir);
+  return work.state === "present" ? work.mark.arriving : undefined;
 }
 
 /** Limit for an argument list. */
@@ -45,9 +52,13 @@ export async function pruneRemote(
   const repository = await openRepository(context);
   const all = await listRemote(repository);
   const from = { host: hostname(), directory: hostdir };
+  // Disks of this VM are being copied from it.
+  const copied = readCopiedFrom(hostdir);
+  const isCopied = ({ id, snapshotId }: RemoteSnapshot): boolean =>
+    copied !== undefined && (id === copied.id || (snapshotId !== null && snapshotId === copied.snapshotId));
   const counts = (item: RemoteSnapshot): boolean =>
     isCurrent(here, item) || (byName && isFromHere(here, from, item));
-  const own = all.filter(counts);
+  const own = all.filter(counts).map((item) => (isCopied(item) ? { ...item, protected: true } : item));
   const others = all.filter((item) => item.vm === here.name && item.uuid === null && !counts(item));
   if (others.length > 0)
     log.info(

@@ -59,6 +59,8 @@ export interface MountedRepository {
   readonly point: string;
   /** restic's process, which must run while it is read. */
   readonly pid: number;
+  /** Settles when restic has exited. */
+  readonly exited: Promise<unknown>;
   /** Unmounts it, and waits for restic. */
   end(): Promise<void>;
   /** Why reads failed, if data of the repository is missing or damaged. */
@@ -73,7 +75,9 @@ export interface MountedRepository {
 export async function mountRepository(repository: Repository, directory: string): Promise<MountedRepository> {
   requireFuse();
   const point = join(directory, "repository");
-  mkdirSync(point, { mode: 0o700 });
+  // Of a restic that was killed.
+  listFuseMounts(point).forEach(unmountFuse);
+  mkdirSync(point, { mode: 0o700, recursive: true });
   using _step = beginStep(() => "open the repository");
   const first = await tryMount(repository, point);
   if (!isFailure(first)) return first;
@@ -129,7 +133,7 @@ async function tryMount(repository: Repository, point: string): Promise<Finished
     if (problem()) child.kill("SIGKILL");
   }, WATCH_MS);
   void child.done.finally(() => clearInterval(timer));
-  return { point, pid: child.pid, end, problem };
+  return { point, pid: child.pid, exited: child.done, end, problem };
 }
 
 /** Rejects when this program is interrupted. */
@@ -158,7 +162,7 @@ async function unmount(child: Child, point: string): Promise<void> {
  */
 export async function requireReadable(
   repository: Repository,
-  mounted: MountedRepository,
+  mounted: Pick<MountedRepository, "problem">,
   root: string,
 ): Promise<void> {
   const argv = ["find", root, "-type", "f", "-size", "-64k", "-exec", "cat", "{}", "+"];

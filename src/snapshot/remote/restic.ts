@@ -31,6 +31,8 @@ export interface Repository {
   run(words: readonly string[], options: RunOptions): Promise<Finished>;
   /** Starts a restic command that runs until it is ended. */
   start(words: readonly string[], options: StartOptions): Child;
+  /** The environment that it runs in. */
+  readonly env: Record<string, string | undefined>;
   /** The error for one that failed. @param what as above */
   failure(what: string, result: Finished): VmError;
   /** The error if data is missing or damaged, by what restic has logged. */
@@ -70,6 +72,14 @@ export async function openRepository(context: Context): Promise<Repository> {
     // Progress is not shown: one line in 10 s.
     RESTIC_PROGRESS_FPS: "0.1",
   };
+  return repositoryAt(place, env);
+}
+
+/** That of the program which has started this one with its environment. */
+export const repositoryOfEnvironment = (): Repository =>
+  repositoryAt(process.env.RESTIC_REPOSITORY ?? "", {});
+
+function repositoryAt(place: string, env: Repository["env"]): Repository {
   const call = (words: readonly string[], cwd = "/"): Promise<Finished> =>
     exec(["restic", ...words], { env, cwd, low: isUnattended(), anyStatus: true });
   return {
@@ -84,6 +94,7 @@ export async function openRepository(context: Context): Promise<Repository> {
       throw explain(what, result, place);
     },
     start: (words, options) => start(["restic", ...words], { ...options, env }),
+    env,
     failure: (what, result) => explain(what, result, place),
     damage: (what, logged) => explainDamage(what, logged, place),
   };

@@ -37,6 +37,7 @@ export async function openWorking(vm: Vm): Promise<{ work: Workdir; sources: Sou
   const instead = `\nor export a snapshot: ${commandLine("backup")} && ${commandLine("export", "LAST", "-o", "FILE")}`;
   await refuseRunning(work, WHAT, instead);
   refuseSuspended(work, WHAT, instead);
+  if (work.mark.arriving) await (await import("../../vm/arriving.ts")).refuseArriving(work, WHAT);
   const others = vm.settings.IMAGES.filter(({ path }) => !isDiskName(path));
   requireDisks(work, vm.settings.IMAGES.map(({ path }) => path).filter(isDiskName), WHAT);
   checkTpmForBackup(vm, work, false);

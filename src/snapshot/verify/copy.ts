@@ -36,7 +36,7 @@ export async function fillCopy(
   const needed = jobs.reduce((sum, job) => sum + job.neededBytes, 0);
   requireSpace(context.tmpdir, needed, `boot ${snapshot.name}`, "tmpdir");
   await fillStage(context, snapshot, jobs, stage, true);
-  await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, false);
+  await fillImages(context, snapshot, listImages(vm.hostdir, snapshot), stage.dir, WORK.hostLink);
 }
 
 /** A machine that was running, and is to be resumed: it has the same devices. */

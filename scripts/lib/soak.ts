@@ -21,6 +21,7 @@ import { sweepFlips } from "../../test/e2e/flip-faults.ts";
 import { sweepExportFull, sweepExportKills } from "../../test/e2e/export-faults.ts";
 import { sweepFileKills, sweepFilesFull } from "../../test/e2e/file-faults.ts";
 import { canLoop, sweepErrors, sweepSmallDisks, sweepSmallLive } from "../../test/e2e/full-faults.ts";
+import { sweepHostile } from "../../test/e2e/hostile-faults.ts";
 import { ImageLab, sweepBits, sweepFull, sweepKills } from "../../test/e2e/image-faults.ts";
 import { sweepRandomKills } from "../../test/e2e/kill-faults.ts";
 import { sweepLiveKills } from "../../test/e2e/live-kill-faults.ts";
@@ -44,6 +45,7 @@ const USAGE = `usage: scripts/soak [options]
                    arriving (restore --from-remote --run: --kills=N of its processes, or the repository moved away, and
                    too little room; also arriving:keeper)
                    files (the same of snapshots get and restore --only; also files:get gz:kill)
+                   hostile (filesystems in a snapshot: --fuzz=N of each type, and odd trees; also hostile:ext4)
                    autostart (the same of autostart on and off, and of move-work; also autostart:move in:kill)
   --kills=N      kills of backup and of restore each, and half as many of each of SIGTERM, SIGINT, SIGHUP (20)
   --random-kills=N  kills at random moments of all commands that change a VM, a fifth of a running one's backups (300)
@@ -53,6 +55,7 @@ const USAGE = `usage: scripts/soak [options]
   --steps=N      sizes of each small disk, and twice as many failing system calls of each command (6)
   --flips=N      flipped bits and bytes, and a fifth as many files cut short (1000)
   --hours=N      live snapshots of a busy Debian, one after the other, each restored and booted afterwards (24)
+  --fuzz=N       fuzzed superblocks of each type of filesystem (20)
   --limit=N      at most N points for each command, fault and family of system calls, chosen at random
   --seed=N       for what is random (the day's number)
   --dir=DIR      where the sandboxes go (a file system in memory where one can be mounted)
@@ -69,6 +72,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "200" },
     steps: { type: "string", default: "6" },
     flips: { type: "string", default: "1000" },
+    fuzz: { type: "string" },
     limit: { type: "string" },
     hours: { type: "string", default: "24" },
     seed: { type: "string" },
@@ -246,8 +250,8 @@ async function disturbAll(): Promise<void> {
       pattern.every((field, index) => ["*", fields[index] ?? field].includes(field)),
     );
   };
-  if (!["kills", "mix", "full", "flips", "export", "files", "arriving", "autostart"].some(sweepWanted))
-    return;
+  const sweeps = ["kills", "mix", "full", "flips", "export", "files", "hostile", "arriving", "autostart"];
+  if (!sweeps.some(sweepWanted)) return;
   await using labs = new SoakLabs(parent);
   let tallies = new Map<string, Tally>();
   const sweep: SoakSweep = {
@@ -257,12 +261,9 @@ async function disturbAll(): Promise<void> {
     ...(parent === undefined ? {} : { parent }),
     point: (name, violations) => {
       const [kind, what = "", where = ""] = name.split(":");
-      // The third field of a flip is its number.
-      count(
-        tallies,
-        kind === "flips" ? `flips         ${what}` : `${kind!.padEnd(13)} ${what} ${where}`,
-        violations,
-      );
+      // The third field of these is a number.
+      const isNumbered = kind === "flips" || kind === "hostile";
+      count(tallies, `${kind!.padEnd(13)} ${what}${isNumbered ? "" : ` ${where}`}`, violations);
       for (const violation of violations) reportPoint(name, violation);
     },
   };
@@ -270,6 +271,8 @@ async function disturbAll(): Promise<void> {
     for (const [title, tally] of tallies) line(title, tally);
     tallies = new Map();
   };
+  // What was done, if it is ended before.
+  process.on("exit", lines);
   const kill = quick ? 10 : Number(values["random-kills"]);
   if (sweepWanted("kills")) {
     await sweepRandomKills(sweep, kill - Math.floor(kill / 5));
@@ -310,6 +313,10 @@ async function disturbAll(): Promise<void> {
     await sweepArrivingKills(sweep, kills, sweepWanted);
     if (mountable && (await canLoop()) && sweepWanted("arriving:full"))
       await sweepArrivingFull(sweep, quick ? 2 : Number(values.steps));
+    lines();
+  }
+  if (sweepWanted("hostile")) {
+    await sweepHostile(sweep, Number(values.fuzz ?? (quick ? 1 : 20)));
     lines();
   }
   if (sweepWanted("autostart")) {

@@ -11,7 +11,7 @@ import {
 } from "./invocation.ts";
 import { GLOBAL_OPTIONS } from "./options.ts";
 import { COMMANDS } from "./registry.ts";
-import { takesLabels } from "./selecting.ts";
+import { explainLabel, takesLabels } from "./selecting.ts";
 import { usageOf } from "./signature.ts";
 import { formatLine, unknownCommand } from "./suggest.ts";
 
@@ -39,8 +39,14 @@ export function parseBatch(
     // Behind the first command only @name and the six old names get here, or a word too many.
     if (batch.length > 0 && !REFERENCE.test(word) && !isOldName(word))
       throw surplus(word, at, batch.at(-1)!, line);
-    if (!command)
-      throw unknownCommand(name, prog, (found) => retype(word.startsWith("@") ? `@${found}` : found));
+    if (!command) {
+      const unknown = unknownCommand(name, prog, (found) =>
+        retype(word.startsWith("@") ? `@${found}` : found),
+      );
+      throw batch.length === 1
+        ? explainLabel(unknown, word, batch[0]!.command.name, formatLine(prog, ["list", word]))
+        : unknown;
+    }
     // `stop @web`; in a batch, whose commands have an @, labels are options.
     const mayHaveLabels = batch.length === 0 && word === name && takesLabels(name);
     const { invocation, left } = parseInvocation(command, rest, line, mayHaveLabels);

@@ -46,6 +46,14 @@ export function refuseBadLabel(word: string | undefined, command: string): void 
   });
 }
 
+/** `status @web`: a label after a command that is about one VM. @param unknown the error of an unknown command @param listing `vm list @web` */
+export function explainLabel(unknown: VmError, word: string, command: string, listing: string): VmError {
+  if (takesLabels(command) || labelBehind(word) === undefined) return unknown;
+  return new VmError("usage", `'${word}' is not a command, and ${command} takes no label`, {
+    hint: `${unknown.hint}\nto see the VMs with that label: ${listing}`,
+  });
+}
+
 /** `set LABELS=stop`: `@stop` would be the command. @throws 64 */
 export function refuseCommandLabels(assignments: readonly string[]): void {
   const labels = assignments.flatMap((word) => /^LABELS=(.*)$/s.exec(word)?.[1]?.split(/[\s,]+/) ?? []);

@@ -52,6 +52,15 @@ export default define({
       valueHint: "PATH",
       description: "replace only PATH in the working disks; any number of times",
     },
+    escaped: {
+      type: "boolean",
+      description: "with --only: take PATHs as snapshots ls shows them, with their escapes",
+    },
+    "key-file": {
+      type: "string",
+      valueHint: "FILE",
+      description: "with --only: open LUKS devices with the key or passphrase in FILE",
+    },
     "dry-run": {
       type: "boolean",
       alias: "n",
@@ -63,7 +72,14 @@ export default define({
     const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
-    const only = args.only === undefined ? undefined : [args.only].flat();
+    const words = args.only === undefined ? undefined : [args.only].flat();
+    for (const option of ["escaped", "key-file"] as const)
+      if (args[option] && !words)
+        throw usageError(
+          `restore: --${option} needs --only`,
+          `list the snapshots: ${commandLine("snapshots")}`,
+        );
+    const only = args.escaped ? words?.map((await import("../files/escaped-path.ts")).readShownPath) : words;
     if (only) (await import("../files/put.ts")).validateOnly(only, name);
     if (args["dry-run"] && !only)
       throw usageError("restore: --dry-run needs --only", `list the snapshots: ${commandLine("snapshots")}`);
@@ -79,15 +95,16 @@ export default define({
       ram: args["no-ram"] !== true,
       remote: args["from-remote"] === true,
       dryRun: args["dry-run"] === true,
+      keyFile: args["key-file"],
       runs: args.run === true,
     };
   },
-  async run(context, { remote, runs, only, dryRun, ...request }) {
+  async run(context, { remote, runs, only, dryRun, keyFile, ...request }) {
     if (remote && runs && !only && !request.copy) return restoreAndRun(context, request);
     if (only)
       await (
         await import("../files/put.ts")
-      ).restoreFiles(context, { name: request.name, paths: only, remote, dryRun });
+      ).restoreFiles(context, { name: request.name, paths: only, remote, keyFile, dryRun });
     else if (remote) await (await import("../snapshot/remote/fetch.ts")).restoreRemote(context, request);
     else await (await import("../snapshot/restore.ts")).restoreVm(context, request);
     if (runs && !dryRun) await (await import("../lifecycle/run.ts")).runVm(context, { detach: true });

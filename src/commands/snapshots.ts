@@ -38,6 +38,15 @@ export default define({
       description: "compare the contents of all files rather than size and time (diff --files)",
     },
     recursive: { type: "boolean", description: "list the directories below as well (ls)" },
+    escaped: {
+      type: "boolean",
+      description: "take PATHs as ls shows them, with their escapes (ls, get, mount)",
+    },
+    "key-file": {
+      type: "string",
+      valueHint: "FILE",
+      description: "open LUKS devices with the key or passphrase in FILE (ls, get, mount, diff --files)",
+    },
     remote: {
       type: "boolean",
       description:
@@ -57,6 +66,8 @@ export default define({
       action === "mount" ||
       args.files ||
       args.checksum ||
+      args.escaped ||
+      args["key-file"] !== undefined ||
       args.recursive
     ) {
       const files = (await import("../files/request.ts")).parseFilesRequest(args);

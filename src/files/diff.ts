@@ -17,8 +17,11 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
     using before = openScratch(context, vm);
     const a = await listInRescue(context, vm, place, before, listed);
     using after = openScratch(context, vm);
-    const b = await withPlace(context, vm, { name: to, remote: request.remote }, (other) =>
-      listInRescue(context, vm, other, after, listed),
+    const b = await withPlace(
+      context,
+      vm,
+      { name: to, remote: request.remote, keyFile: request.keyFile },
+      (other) => listInRescue(context, vm, other, after, listed),
     );
     printItems(context, mergeListings(readListing(a), readListing(b)), json, {
       toLine: ([change, old, now]) => `${change}  /${escapeName((now ?? old)!.path)}`,

@@ -23,6 +23,7 @@ import { allocatedBytes, fileError, requireSpace } from "../store/files.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
+import { hasBadBytes } from "./escaped-path.ts";
 import { openPartial } from "./partial.ts";
 import type { GetRequest } from "./request.ts";
 import { createResult, nameAsInGuest, readCount, requireAll, runFilesJob } from "./run.ts";
@@ -124,6 +125,7 @@ export async function packFiles(
     result,
     cannot: `cannot read files of ${snapshot.name}`,
     listing: listingOf(place),
+    keyFile: place.keyFile,
   });
   return result;
 }
@@ -179,6 +181,8 @@ function requireFree(target: string): void {
 /** @throws 64 for a root, which has no name */
 function nameOf(path: string): string {
   const name = basename(path.replace(/^[^/]*:/, ""));
+  if (hasBadBytes(name))
+    throw usageError("the name of the file is not UTF-8", "give a new name as DEST: ./file");
   if (name !== "" && name !== "." && name !== "..") return name;
   throw usageError(`${path} has no name for its copy`, "give a new directory as DEST: ./root");
 }

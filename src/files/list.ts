@@ -12,6 +12,7 @@ import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { detached, openScratch, openSnapshotDisks, type Scratch } from "./disks.ts";
+import { encodePath } from "./escaped-path.ts";
 import {
   entryToJson,
   escapeName,
@@ -59,7 +60,7 @@ export async function listInRescue(
   const result = join(dir, RESULT);
   createResult(result, MAX_LISTING_BYTES);
   const listing = listed.paths.length > 0 ? listingOf(place) : undefined;
-  const job = { ...listed, disks, result, cannot, listing };
+  const job = { ...listed, disks, result, cannot, listing, keyFile: place.keyFile };
   await runFilesJob(context, detached(vm, work), work, job);
   const length = readCount(work, "length");
   if (length === undefined || length > MAX_LISTING_BYTES)
@@ -88,10 +89,10 @@ export async function listFiles(context: Context, request: ListRequest): Promise
     const listed = { operation: "list", paths: [path], oneLevel: !recursive, partial: true } as const;
     const file = await listInRescue(context, vm, place, scratch, listed);
     const name = basename(path) || "/";
-    const shown = escapeName(Buffer.from(name));
+    const shown = escapeName(encodePath(name));
     const count = printItems(context, readListing(file), json, {
       toLine: (entry) => formatEntry(entry, shown),
-      toFacts: (entry) => entryToJson(entry, name),
+      toFacts: (entry) => entryToJson(entry, encodePath(name)),
     });
     const cannot = `cannot list all files of ${place.snapshot.name}`;
     if (isCut(scratch.work))

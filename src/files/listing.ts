@@ -179,9 +179,9 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
 };
 
 /** Pure: an entry of `--json`. A name that is not UTF-8 is given in base64, with its bytes. */
-export function entryToJson(entry: FileEntry, name?: string): Record<string, unknown> {
+export function entryToJson(entry: FileEntry, name?: Buffer): Record<string, unknown> {
   const { path, type, mode, uid, gid, size, mtime, target, sum } = entry;
-  const named = path.length === 0 && name !== undefined ? Buffer.from(name) : path;
+  const named = path.length === 0 && name !== undefined ? name : path;
   return {
     ...bytesToJson("path", named),
     type: TYPE_NAMES[type] ?? "unknown",

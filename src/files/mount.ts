@@ -98,6 +98,7 @@ async function serveFiles(
     cannot,
     stopping: "unmounting",
     listing: listingOf(place),
+    keyFile: place.keyFile,
     onStarted: () =>
       void startSshfs(dir, point, snapshot.name, path).then(
         (child) => (sshfs = child),

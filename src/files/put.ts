@@ -31,6 +31,7 @@ export interface PutRequest {
   name: string | undefined;
   paths: readonly string[];
   remote: boolean;
+  keyFile: string | undefined;
   /** Only check, and say what would be replaced. */
   dryRun: boolean;
 }
@@ -59,7 +60,7 @@ export function validateOnly(paths: readonly string[], name: string | undefined)
  */
 export async function restoreFiles(
   context: Context,
-  { name = LAST, paths: all, remote, dryRun }: PutRequest,
+  { name = LAST, paths: all, remote, keyFile, dryRun }: PutRequest,
 ): Promise<void> {
   const paths = withoutNested(all);
   const change = async (vm: Vm): Promise<void> => {
@@ -67,7 +68,7 @@ export async function restoreFiles(
     const work = requireWork(vm, "restore files");
     await refuseRunning(work, "restore files");
     refuseSuspended(work, "restore files");
-    await withPlace(context, vm, { name, remote }, async (place) => {
+    await withPlace(context, vm, { name, remote, keyFile }, async (place) => {
       const { name: found, made } = place.snapshot;
       const announce = (verb: string): void => {
         log.info(`${verb} files of ${snapshotName(found)}, made ${formatTimestamp(made)}:`);
@@ -93,13 +94,18 @@ async function restoreFrom(
   using scratch = openScratch(context, vm);
   const archive = await packFiles(context, vm, place, scratch, paths, dryRun ? "find" : "pack-all");
   const disks = await currentDisks(context, vm, work);
-  const job = { paths, disks, cannot: `cannot restore files of ${place.snapshot.name}` };
+  const job = {
+    paths,
+    disks,
+    keyFile: place.keyFile,
+    cannot: `cannot restore files of ${place.snapshot.name}`,
+  };
   if (dryRun) return await checkFiles(context, vm, job);
   await replaceFiles(context, vm, work, { ...job, result: archive });
   log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
 }
 
-type PutJob = Pick<FilesJob, "paths" | "disks" | "cannot">;
+type PutJob = Pick<FilesJob, "paths" | "disks" | "keyFile" | "cannot">;
 
 /** Can they be replaced? On throw-away overlays. */
 async function checkFiles(context: Context, vm: Vm, job: PutJob): Promise<void> {

@@ -1,6 +1,7 @@
 import { commandLine } from "../lib/command-line.ts";
 import { usageError } from "../lib/errors.ts";
 import { validateSnapshotReference } from "../store/snapshots.ts";
+import { encodePath, readShownPath } from "./escaped-path.ts";
 import type { SnapshotChoice } from "./snapshot.ts";
 
 export interface ListRequest extends SnapshotChoice {
@@ -31,6 +32,7 @@ export interface DiffRequest {
   from: string;
   to: string;
   remote: boolean;
+  keyFile?: string | undefined;
   checksum: boolean;
   json: boolean;
 }
@@ -46,6 +48,9 @@ export interface FilesArgs {
   recursive?: boolean | undefined;
   remote?: boolean | undefined;
   json?: boolean | undefined;
+  /** PATHs are as `ls` shows them. */
+  escaped?: boolean | undefined;
+  "key-file"?: string | undefined;
 }
 
 /** The most paths at once, and their length: PATH_MAX of Linux. */
@@ -63,28 +68,50 @@ export function validateGuestPath(path: string, snapshot: string): void {
       `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", snapshot)}`,
     );
   if (!/^([A-Za-z0-9][A-Za-z0-9+_.-]*:)?\//.test(path)) throw wrong("it is not absolute");
-  if (Buffer.byteLength(path) > MAX_PATH_BYTES) throw wrong("it is too long");
+  if (encodePath(path).length > MAX_PATH_BYTES) throw wrong("it is too long");
   if (path.includes("\0")) throw wrong("it has a NUL");
 }
 
+type ReadPath = (word: string) => string;
+
 /** @throws 64 for an invalid combination */
 export function parseFilesRequest(args: FilesArgs): FilesRequest | undefined {
+  const request = parseFilesAction(args);
+  const keyFile = args["key-file"];
+  if (keyFile === undefined) return request;
+  if (request) return { ...request, keyFile };
+  throw usageError(
+    `snapshots ${args.action ?? "list"} takes no --key-file`,
+    "give --key-file to: ls, get, mount, diff --files",
+  );
+}
+
+function parseFilesAction(args: FilesArgs): FilesRequest | undefined {
   const words = [args.name ?? []].flat();
-  const { action = "list", json = false, remote = false, recursive = false, checksum = false } = args;
+  const {
+    action = "list",
+    json = false,
+    remote = false,
+    recursive = false,
+    checksum = false,
+    escaped = false,
+  } = args;
   const listsDifferences = action === "diff" && args.files === true;
   const refuse = (option: string, to: string): Error =>
     usageError(`snapshots ${action} takes no --${option}`, `give --${option} to: ${to}`);
   if (recursive && action !== "ls") throw refuse("recursive", "ls");
   if (args.files && action !== "diff") throw refuse("files", "diff");
   if (checksum && !listsDifferences) throw refuse("checksum", "diff --files");
-  if (action === "ls") return parseList(words, { recursive, json, remote });
+  if (escaped && !["ls", "get", "mount"].includes(action)) throw refuse("escaped", "ls, get, mount");
+  const read = escaped ? readShownPath : (path: string): string => path;
+  if (action === "ls") return parseList(words, { recursive, json, remote }, read);
   if (action === "get") {
     if (json) throw usageError("snapshots get takes no --json", "give --json to: ls");
-    return parseGet(words, remote);
+    return parseGet(words, remote, read);
   }
   if (action === "mount") {
     if (json) throw usageError("snapshots mount takes no --json", "give --json to: ls");
-    return parseMount(words, remote);
+    return parseMount(words, remote, read);
   }
   if (!listsDifferences) return undefined;
   const [from, to, ...more] = words;
@@ -98,9 +125,11 @@ export function parseFilesRequest(args: FilesArgs): FilesRequest | undefined {
 }
 
 function parseList(
-  [name, path, ...more]: readonly string[],
+  [name, word, ...more]: readonly string[],
   options: Pick<ListRequest, "recursive" | "json" | "remote">,
+  read: ReadPath,
 ): ListRequest {
+  const path = word === undefined ? undefined : read(word);
   if (name === undefined)
     throw usageError(
       "snapshots ls takes the name of a snapshot",
@@ -109,7 +138,7 @@ function parseList(
   if (more.length > 0)
     throw usageError(
       "snapshots ls takes one path after the name of the snapshot",
-      `for example: ${commandLine("snapshots", "ls", name, path!)}`,
+      `for example: ${commandLine("snapshots", "ls", name, word!)}`,
     );
   validateSnapshotReference(name);
   if (path !== undefined) validateGuestPath(path, name);
@@ -121,14 +150,14 @@ function parseList(
   return { action: "ls", name, path, ...options };
 }
 
-function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequest {
+function parseGet([name, ...words]: readonly string[], remote: boolean, read: ReadPath): GetRequest {
   if (name === undefined || words.length === 0)
     throw usageError(
       "snapshots get takes the name of a snapshot, paths in it, and a destination",
       `for example: ${commandLine("snapshots", "get", name ?? "LAST", "/etc/fstab", ".")}`,
     );
   validateSnapshotReference(name);
-  const paths = words.length === 1 ? words : words.slice(0, -1);
+  const paths = (words.length === 1 ? words : words.slice(0, -1)).map(read);
   const destination = words.length === 1 ? "." : words.at(-1)!;
   if (paths.length > MAX_PATHS)
     throw usageError(`snapshots get takes at most ${MAX_PATHS} paths`, "get their directory");
@@ -138,9 +167,9 @@ function parseGet([name, ...words]: readonly string[], remote: boolean): GetRequ
   return { action: "get", name, paths, destination, remote };
 }
 
-function parseMount([name, ...words]: readonly string[], remote: boolean): MountRequest {
+function parseMount([name, ...words]: readonly string[], remote: boolean, read: ReadPath): MountRequest {
   const directory = words.pop();
-  const [path = "/", ...more] = words;
+  const [path = "/", ...more] = words.map(read);
   if (name === undefined || directory === undefined || more.length > 0)
     throw usageError(
       "snapshots mount takes a NAME, a PATH or none, and a DIR",

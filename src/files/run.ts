@@ -1,10 +1,10 @@
 import { confineBy } from "../vm/jail.ts";
 import { closeSync, ftruncateSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { programLine } from "../lib/command-line.ts";
 import { type ExitName, noSpaceError, VmError } from "../lib/errors.ts";
 import { saysNoSpace } from "../lib/program-messages.ts";
-import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { lstatOf, readSmall, readSmallBytes } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { counted, plain, quoteLine, REPLACEMENT } from "../lib/text.ts";
 import { nameRescue } from "../job/job.ts";
@@ -21,6 +21,7 @@ import type { Workdir } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import type { Vm } from "../vm/find.ts";
 import { Media } from "../vm/media.ts";
+import { encodePath } from "./escaped-path.ts";
 
 /** What the job `files` does (scripts/rescue/files.job). */
 export type FilesOperation =
@@ -33,6 +34,8 @@ export type FilesOperation =
   | "serve"
   | "check"
   | "unpack";
+
+const NUL = Buffer.from([0]);
 
 /** One run of that job. */
 export interface FilesJob {
@@ -53,6 +56,8 @@ export interface FilesJob {
   listing?: ((path?: string) => string) | undefined;
   /** Of `pack`: a directory becomes an archive with this name in it, which is as long as the file `archive` says. */
   stream?: string | undefined;
+  /** Of LUKS devices. */
+  keyFile?: string | undefined;
   /** Called when the job has started. */
   onStarted?: () => void;
 }
@@ -129,11 +134,14 @@ export async function runFilesJob(context: Context, vm: Vm, work: Workdir, job: 
   const input = (name: string): string => join(work.dir, WORK.in, name);
   replaceVolatile(input(JOB.script), FILES_JOB);
   replaceVolatile(input("operation"), `${operation}\n`);
-  replaceVolatile(input("paths"), paths.map((path) => `${path}\0`).join(""));
+  replaceVolatile(input("paths"), Buffer.concat(paths.flatMap((path) => [encodePath(path), NUL])));
+  if (job.keyFile !== undefined)
+    replaceVolatile(input("luks.key"), readLuksKey(resolve(context.cwd, job.keyFile)));
   if (job.oneLevel) replaceVolatile(input("one-level"), "");
   if (job.partial && TIMEOUT !== undefined)
     replaceVolatile(input("seconds"), `${Math.max(1, Math.floor(TIMEOUT * LISTING_SHARE))}\n`);
-  if (job.stream !== undefined) replaceVolatile(input("stream"), `${job.stream}\0`);
+  if (job.stream !== undefined)
+    replaceVolatile(input("stream"), Buffer.concat([encodePath(job.stream), NUL]));
   for (const [name, text] of Object.entries(FILES_PROGRAMS))
     writeFileSync(input(name), text, { mode: 0o700, flag: "wx" });
   const all = [...disks, resultDisk(result, disks)];
@@ -205,14 +213,19 @@ export const nameAsInGuest = (line: string, paths: readonly string[]): string =>
 const PATTERN = /[*?[]/;
 
 function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | undefined {
-  if (!listing) return undefined;
+  const opening =
+    readAnswer(work, "closed") === undefined
+      ? []
+      : ["open LUKS by its passphrase, on a terminal, or by a file: --key-file=FILE"];
+  if (!listing) return opening[0];
   const near = readAnswer(work, "nearest");
   const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;
   return [
     ...(paths.some((path) => path.includes(REPLACEMENT))
-      ? ["a name that is not UTF-8 cannot be given on the command line: name its directory"]
+      ? ["give a name that is not UTF-8 as ls shows it, in quotes, with --escaped"]
       : []),
     ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
+    ...opening,
     isPath ? `list ${near}: ${listing(near)}` : `list the filesystems: ${listing()}`,
   ].join("\n");
 }
@@ -222,6 +235,18 @@ function hintForFixed(work: Workdir): string | undefined {
   return fixed === undefined || plain(fixed) !== fixed
     ? undefined
     : `run the VM, and there as root: chattr -i -a ${shellQuote(fixed.replace(/^[^/]*:/, ""))}`;
+}
+
+/** Most bytes of a key that cryptsetup reads by default. */
+const MAX_KEY_BYTES = 8 << 20;
+
+/** @throws 66 if it does not exist, 74 for no regular file, or one that is too large */
+function readLuksKey(path: string): Buffer {
+  const key = readSmallBytes(path, MAX_KEY_BYTES);
+  if (key) return key;
+  throw new VmError("noInput", `--key-file: no such file: ${plain(path)}`, {
+    hint: "without it the passphrase is asked for on the terminal",
+  });
 }
 
 /** A small file of `.out`, from the rescue; undefined if there is none. */

@@ -13,6 +13,8 @@ export interface SnapshotChoice {
   name: string;
   /** In the repository SNAPSHOT_REPO. */
   remote: boolean;
+  /** Opens its LUKS devices; absent: their passphrases are asked for. */
+  keyFile?: string | undefined;
 }
 
 /** Where a snapshot is. */
@@ -21,6 +23,7 @@ export interface SnapshotPlace {
   /** A directory whose `backups` has the snapshot and its parents. */
   hostdir: string;
   remote: boolean;
+  keyFile?: string | undefined;
 }
 
 /** The command line that lists a directory of a snapshot, or without one its filesystems. */
@@ -61,18 +64,20 @@ export async function withSnapshot<T>(
 export async function withPlace<T>(
   context: Context,
   { hostdir }: Vm,
-  { name, remote }: SnapshotChoice,
+  { name, remote, keyFile }: SnapshotChoice,
   use: (place: SnapshotPlace) => Promise<T>,
 ): Promise<T> {
   if (!remote) {
-    if (!canLockSnapshots(hostdir)) return use({ snapshot: findSnapshot(hostdir, name), hostdir, remote });
+    if (!canLockSnapshots(hostdir))
+      return use({ snapshot: findSnapshot(hostdir, name), hostdir, remote, keyFile });
     using read = await beginReading(hostdir, name);
-    return await use({ snapshot: read.snapshot, hostdir, remote });
+    return await use({ snapshot: read.snapshot, hostdir, remote, keyFile });
   }
   const { openInRepository } = await import("./remote.ts");
   await using files = await openInRepository(context, hostdir, name === LAST ? undefined : name);
   try {
-    return await use({ snapshot: findSnapshot(files.hostdir, files.name), hostdir: files.hostdir, remote });
+    const snapshot = findSnapshot(files.hostdir, files.name);
+    return await use({ snapshot, hostdir: files.hostdir, remote, keyFile });
   } catch (error) {
     throw files.problem() ?? error;
   }

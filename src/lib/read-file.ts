@@ -27,6 +27,16 @@ export function realPath(path: string): string | undefined {
   }
 }
 
+/** Is this path one that may not be looked at, rather than one that does not exist? */
+export function isForbidden(path: string): boolean {
+  try {
+    statSync(path);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EACCES";
+  }
+}
+
 /** lstat, or undefined when nothing is there. */
 export function lstatOf(path: string): Stats | undefined {
   try {

@@ -115,13 +115,25 @@ async function stopSuspended(context: Context, force: boolean): Promise<void> {
 /** Requests the guest to power off until it is off, its kernel panics, or the limit is reached. */
 async function shutDown(work: Workdir, limitMs: number): Promise<"off" | "panicked" | "late"> {
   const deadline = Date.now() + limitMs;
-  for (let again = false; ; again = true) {
-    if (hasPanicked(work)) return "panicked";
-    const next = Math.min(deadline, Date.now() + REQUEST_INTERVAL_MS);
-    const state = await tryPowerOff(work, again, Math.max(next - Date.now(), MIN_REQUEST_MS));
-    if (state === "panicked") return state;
-    if (await waitForEnd(work, Math.max(0, next - Date.now()))) return "off";
-    if (Date.now() >= deadline) return "late";
+  let asked = false;
+  try {
+    for (let again = false; ; again = true) {
+      if (hasPanicked(work)) return "panicked";
+      const next = Math.min(deadline, Date.now() + REQUEST_INTERVAL_MS);
+      const state = await tryPowerOff(work, again, Math.max(next - Date.now(), MIN_REQUEST_MS));
+      if (state === "panicked") return state;
+      asked ||= state === "asked";
+      if (await waitForEnd(work, Math.max(0, next - Date.now()))) return "off";
+      if (Date.now() >= deadline) return "late";
+    }
+  } catch (error) {
+    if (error instanceof SignalError)
+      log.warn(
+        asked
+          ? "the guest was requested to power off, and may still do so; it is not killed"
+          : "the guest may not have been requested to power off; it is not killed",
+      );
+    throw error;
   }
 }
 
@@ -129,11 +141,15 @@ async function shutDown(work: Workdir, limitMs: number): Promise<"off" | "panick
 const MIN_REQUEST_MS = 500;
 
 /** One request. Errors are warnings: after the time limit qemu is killed. */
-async function tryPowerOff(work: Workdir, again: boolean, limitMs: number): Promise<"panicked" | undefined> {
+async function tryPowerOff(
+  work: Workdir,
+  again: boolean,
+  limitMs: number,
+): Promise<"panicked" | "asked" | undefined> {
   let qmp: QmpClient | undefined;
   try {
     qmp = await QmpClient.connect(join(work.dir, WORK.qmp), limitMs, limitMs);
-    return await requestPowerOff(qmp, work.dir, again);
+    return (await requestPowerOff(qmp, work.dir, again)) ?? "asked";
   } catch (error) {
     throwIfInterrupted();
     if (!again && (await findRunning(work)) !== undefined)

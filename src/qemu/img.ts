@@ -181,10 +181,18 @@ async function runConvert(
     format = "qcow2",
   }: { words?: string[]; low?: boolean; base?: ReadImage | undefined; format?: "qcow2" | "vmdk" },
 ): Promise<Finished> {
+  const argv = ["convert", "-p", "-O", format, ...words, jsonName(buildImageNode(image, base)), target];
+  return followImg(argv, onPart, { low, anyStatus: true });
+}
+
+/** Runs `qemu-img` with words that have `-p`. @param onPart called with the part that is done, 0 to 1 */
+export async function followImg(
+  words: readonly string[],
+  onPart: (part: number) => void,
+  options: Parameters<typeof exec>[1] = {},
+): Promise<Finished> {
   const [readEnd, writeEnd] = pipe();
-  const argv = ["qemu-img", "convert", "-p", "-O", format, ...words];
-  argv.push(jsonName(buildImageNode(image, base)), target);
-  const converted = exec(argv, { low, stdout: writeEnd, anyStatus: true });
+  const done = exec(["qemu-img", ...words], { ...options, stdout: writeEnd });
   closeSync(writeEnd);
   const followed = (async () => {
     // `    (12.34/100%)`, repeatedly.
@@ -193,6 +201,6 @@ async function runConvert(
       if (percent) onPart(Number(percent) / 100);
     }
   })();
-  const [result] = await Promise.all([converted, followed]);
+  const [result] = await Promise.all([done, followed]);
   return result;
 }

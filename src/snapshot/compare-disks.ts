@@ -1,9 +1,9 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
-import { exec } from "../process/exec.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { listAllocated } from "../qemu/allocated-clusters.ts";
+import { followImg } from "../qemu/img.ts";
 import { createImage } from "../qemu/new-image.ts";
 import { writeZeroImage, type ByteRange } from "../qemu/zero-image.ts";
 
@@ -21,12 +21,14 @@ type ImageNode = Record<string, unknown>;
 /**
  * The areas in which two disks differ, up to the smaller size.
  * @param scratch path of a new directory, for an image that becomes as large as the differences
+ * @param onPart called with the part that is done, 0 to 1
  * @returns in clusters of 64 KiB
  */
 export async function compareDisks(
   before: DiskImage,
   after: DiskImage,
   scratch: string,
+  onPart: (part: number) => void,
 ): Promise<ByteRange[]> {
   if (before.path === after.path) return [];
   const [top, base] = before.backing.includes(after.path) ? [before, after] : [after, before];
@@ -41,7 +43,7 @@ export async function compareDisks(
   if (windows?.length === 0) return [];
   mkdirSync(scratch, { mode: 0o700 });
   const what = `cannot compare ${before.path} with ${after.path}`;
-  const compare = { what, above, base: base.path, inBase, sizeBytes, scratch };
+  const compare = { what, above, base: base.path, inBase, sizeBytes, scratch, onPart };
   return windows ? compareWindows(compare, windows) : compareWhole(compare);
 }
 
@@ -50,6 +52,7 @@ const listHeld = (paths: readonly string[], sizeBytes: number): ByteRange[] =>
   paths.flatMap((path) => listAllocated(path) ?? [[0, sizeBytes]]);
 
 interface Comparison {
+  onPart: (part: number) => void;
   /** Error message. */
   what: string;
   /** Images of the first disk above the common one, or all. */
@@ -162,7 +165,7 @@ export function placeOnDisk(windows: readonly ByteRange[], areas: readonly ByteR
 
 /** @returns what an empty overlay got when its backing file was exchanged: where they differ */
 async function rebase(
-  { what, scratch }: Comparison,
+  { what, scratch, onPart }: Comparison,
   sizeBytes: number,
   from: ImageNode,
   to: readonly string[],
@@ -171,7 +174,7 @@ async function rebase(
   const overlay = join(scratch, name);
   await createImage(overlay, { sizeBytes });
   const node = { ...imageNode(name), backing: from };
-  await exec(["qemu-img", "rebase", ...to, toName(node)], { what, cwd: scratch });
+  await followImg(["rebase", "-p", ...to, toName(node)], onPart, { what, cwd: scratch });
   throwIfInterrupted();
   const found = listAllocated(overlay);
   if (!found) throw new VmError("io", `${what}: cannot read ${overlay}`);

@@ -48,9 +48,7 @@ export async function diffSnapshots(
     const names = [...new Set([...before.keys(), ...after.keys()])].toSorted();
     const disks: DiskChanges[] = [];
     for (const name of names)
-      disks.push(
-        await compare(name, before.get(name), after.get(name), join(scratch.dir, `${name}.changes`)),
-      );
+      disks.push(await compare(context, name, [before.get(name), after.get(name)], scratch.dir));
     const result = { from: a!.name, to: b!.name, disks };
     context.print(json ? toJson(result) : formatChanges(disks));
   });
@@ -88,12 +86,13 @@ async function openDisks(
 }
 
 async function compare(
+  context: Context,
   name: string,
-  before: DiskImage | undefined,
-  after: DiskImage | undefined,
+  [before, after]: readonly [before: DiskImage | undefined, after: DiskImage | undefined],
   scratch: string,
 ): Promise<DiskChanges> {
-  const ranges = before && after ? await compareDisks(before, after, scratch) : [];
+  const ranges =
+    before && after ? await compareBoth(context, before, after, join(scratch, `${name}.changes`)) : [];
   return {
     name,
     fromBytes: before?.virtualBytes ?? null,
@@ -101,6 +100,21 @@ async function compare(
     changedBytes: ranges.reduce((sum, [, length]) => sum + length, 0),
     ranges,
   };
+}
+
+async function compareBoth(
+  context: Context,
+  before: DiskImage,
+  after: DiskImage,
+  scratch: string,
+): Promise<ByteRange[]> {
+  const total = Math.min(before.virtualBytes, after.virtualBytes);
+  const meter = context.meter("compare", total);
+  try {
+    return await compareDisks(before, after, scratch, (part) => meter.update(Math.round(part * total)));
+  } finally {
+    meter.finish();
+  }
 }
 
 function formatChanges(disks: readonly DiskChanges[]): string {

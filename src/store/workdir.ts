@@ -6,7 +6,7 @@ import { formatTimestamp } from "../lib/time.ts";
 import { asUser, callerUid, ownedByUs, findUserName, writableByOthers } from "../lib/trust.ts";
 import { moveAside, shellQuote } from "../lib/shell.ts";
 import type { Mark } from "./mark-types.ts";
-import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
+import { isForbidden, lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { listDirectory, replaceSymlink } from "./files.ts";
 import { namedDisks } from "./guest-env.ts";
 import { HOST, isDiskName, READY, WORK } from "./layout.ts";
@@ -67,6 +67,8 @@ function ownerOf(path: string): number | undefined {
  */
 export function resolveHostdir(directory: string): string {
   const start = realPath(directory);
+  if (!start && isForbidden(directory))
+    throw new VmError("noInput", `cannot enter ${directory}: permission denied`);
   if (!start || !lstatSync(start).isDirectory())
     throw new VmError("noInput", `no such directory: ${directory}`);
   const link = join(start, WORK.hostLink);
@@ -127,9 +129,9 @@ export function resolveWork(hostdir: string): Work {
       `${target} has no ${WORK.hostLink} symlink of its owner`,
       hostStats && inplace ? moveAside(hostLink) : adopt(),
     );
-  // The directory that `.host` refers to does not exist: this VM's directory was renamed.
+  // The directory that `.host` refers to does not exist, or has another VM by now: this VM's directory was renamed.
   const named = readlinkSync(hostLink);
-  const moved = !inplace && isAbsolute(named) && lstatOf(named) === undefined;
+  const moved = !inplace && isAbsolute(named) && (lstatOf(named) === undefined || hasOtherVm(named, target));
   if (!moved && realPath(hostLink) !== realPath(hostdir)) {
     const original = realPath(join(named, HOST.workLink)) === realPath(target);
     throw refuseLink(
@@ -155,6 +157,26 @@ export function resolveWork(hostdir: string): Work {
     mark,
     ...(moved ? { movedFrom: named } : {}),
   };
+}
+
+/** Has this directory a VM with working files and a UUID of its own? Those in `dir` are not of a copy of it, then. */
+function hasOtherVm(hostdir: string, dir: string): boolean {
+  const other = realPath(join(hostdir, HOST.workLink));
+  const place = realPath(hostdir);
+  if (other === undefined || other === realPath(dir)) return false;
+  if (other !== place && realPath(join(other, WORK.hostLink)) !== place) return false;
+  const [own, theirs] = [dir, other].map(readUuid);
+  return own !== undefined && theirs !== undefined && own !== theirs;
+}
+
+function readUuid(dir: string): string | undefined {
+  const { parseIdentity } = require("./identity.ts") as typeof import("./identity.ts");
+  try {
+    return parseIdentity(readSmall(join(dir, WORK.guestEnv)) ?? "")?.uuid;
+  } catch {
+    // An error is reported where the VM is read.
+    return undefined;
+  }
 }
 
 /** Did this working directory have disks, all of which are missing now? */

@@ -39,17 +39,23 @@ export function findBase({ cacheDirectory }: ProcessFacts, work: Workdir): Found
 function findMissingBase({ mark: { clone } }: Workdir): VmError | undefined {
   if (!clone?.base) return undefined;
   const place = join(clone.directory, HOST.backups, clone.base.name);
-  if (lstatOf(place)) return undefined;
+  return lstatOf(place) ? undefined : missingBase(clone, place);
+}
+
+function missingBase(clone: CloneRecord, place: string): VmError {
+  const back = lstatOf(clone.directory) ? "if it was moved, " : "move it back; or ";
   return new VmError("noInput", describeMissing(clone, place), {
-    hint: `move it back; or have its clones find it in its new directory: ${commandLineFor("NEWDIR", "rename", "NEWDIR")}; or restore a snapshot of this VM, which does not need it`,
+    hint: `${back}have its clones find it in its new directory: ${commandLineFor("NEWDIR", "rename", "NEWDIR")}; or restore a snapshot of this VM, which does not need it`,
   });
 }
 
 /** Another VM at the place of the one that it was cloned from may have a snapshot of that name. */
-function findOtherBase({ directory, base }: CloneRecord): VmError | undefined {
+function findOtherBase(clone: CloneRecord): VmError | undefined {
+  const { directory, base } = clone;
   const { name } = base!;
   const mismatch = findMismatch(base!, findSnapshot(directory, name));
   if (mismatch === undefined) return undefined;
+  if (isReplaced(clone)) return missingBase(clone, directory);
   return new VmError(
     "io",
     `this linked clone needs the snapshot ${name} of the VM in ${directory}, which ${mismatch}`,
@@ -57,12 +63,22 @@ function findOtherBase({ directory, base }: CloneRecord): VmError | undefined {
   );
 }
 
+/** Is another VM there? */
+function isReplaced(clone: CloneRecord): boolean {
+  const { isSource } = require("./clones.ts") as typeof import("./clones.ts");
+  return clone.uuid !== undefined && lstatOf(clone.directory) !== undefined && !isSource(clone);
+}
+
 const hostdirOf = ({ dir }: Workdir): string => realPath(join(dir, WORK.hostLink)) ?? dir;
 
-const describeMissing = ({ directory, uuid, base }: CloneRecord, place: string): string =>
-  lstatOf(directory)
-    ? `this linked clone needs the snapshot ${base!.name} of the VM in ${directory}, which is missing: ${place}`
-    : `this linked clone needs the snapshot ${base!.name} of a VM that is missing: ${directory}${uuid === undefined ? "" : ` (UUID ${uuid})`}`;
+function describeMissing(clone: CloneRecord, place: string): string {
+  const { directory, uuid, base } = clone;
+  const needed = `this linked clone needs the snapshot ${base!.name} of`;
+  const which = uuid === undefined ? "" : ` (UUID ${uuid})`;
+  if (lstatOf(directory) === undefined) return `${needed} a VM that is missing: ${directory}${which}`;
+  if (isReplaced(clone)) return `${needed} a VM${which} that is no longer in ${directory}`;
+  return `${needed} the VM in ${directory}, which is missing: ${place}`;
+}
 
 /**
  * The backing file of a linked clone's disk, with its own ones.

@@ -165,7 +165,9 @@ export class News {
 
 /** `2026-11-30 07:10:12  web  ended: the guest shut down` */
 function formatEvent({ at, event, how, snapshot, job, status }: VmEvent, name: string | undefined): string {
-  const about = [snapshot ?? job, how, status === undefined || status === 0 ? undefined : `status ${status}`];
+  // The text of an error has its status already, or a reason.
+  const shown = how || status === undefined || status === 0 ? undefined : `status ${status}`;
+  const about = [snapshot ?? job, how, shown];
   const details = about.filter((text) => text !== undefined && text !== "").join(", ");
   return [
     formatTimestamp(new Date(at)),

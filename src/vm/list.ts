@@ -67,18 +67,18 @@ export function parseSelection(words: readonly string[], labels: readonly string
   };
 }
 
-/** Are its labels not known? It is shown, rather than missed. */
+/** Are its labels not known? It is named, rather than missed. */
 const areUnknown = ({ labels, gone }: Status): boolean =>
   labels === undefined || (gone !== undefined && labels.length === 0);
 
-/** Pure: is a VM among these? A VM whose labels cannot be read is. */
+/** Pure: is a VM among these? */
 export function isSelected(status: Status, { states, patterns, labels }: Selection): boolean {
   const names = [status.name, basename(status.directory), status.directory];
   return (
     (states.length === 0 || states.includes(status.state) || states.includes(stateWord(status))) &&
     (patterns.length === 0 ||
       patterns.some((pattern) => names.some((name) => matchesPattern(name, pattern)))) &&
-    (labels.length === 0 || areUnknown(status) || labels.some((label) => status.labels!.includes(label)))
+    (labels.length === 0 || labels.some((label) => status.labels?.includes(label)))
   );
 }
 
@@ -103,10 +103,19 @@ export async function listVms(
   if (names && isWhole) return context.print(directories.map((path) => `${plain(nameOf(path))}\n`).join(""));
   const all = await Promise.all(directories.map((directory) => readVmStatus(context, directory)));
   const shown = all.filter((status) => isSelected(status, selection));
+  if (selection.labels.length > 0)
+    warnOfUnknown(
+      all.filter((status) => areUnknown(status) && isSelected(status, { ...selection, labels: [] })),
+    );
   if (shown.length === 0 && directories.length > 0) log.info(`no VM matches ${describeSelection(selection)}`);
   if (names) return context.print(shown.map(({ directory }) => `${plain(nameOf(directory))}\n`).join(""));
   context.print(json ? toJson(shown) : formatList(shown, nameOf));
   if (all.some((status) => status.labels?.some(context.isCommand))) await warnOfLabels(context, all);
+}
+
+function warnOfUnknown(vms: readonly Status[]): void {
+  for (const { name, directory } of vms)
+    log.warn(`${plain(name)} (${plain(directory)}) is left out, as its labels cannot be read`);
 }
 
 const warnOfLabels = async (context: Context, vms: readonly Status[]): Promise<void> =>

@@ -78,6 +78,7 @@ test.each([
   ["backup S0 @web", "labels=web | backup(snapshot=S0)"],
   ["backup S0 @web text", "labels=web | backup(snapshot=S0, description=text)"],
   ["stop -- @web", "64: unknown command 'web'"],
+  ["status @web", "64: '@web' is not a command, and status takes no label"],
   ["exec @web id", "exec([@web id])"],
   ["exec --label=web id", "labels=web | exec([id])"],
   ["stop @backup", "stop() backup()"],

@@ -261,7 +261,7 @@ test.each([
   ["run", "run [OPTIONS] [ISOIMAGE]"],
   ["create", "create [OPTIONS] GUESTNAME [ISOIMAGE]"],
   ["backup", "backup [OPTIONS] [SNAPSHOT [DESCRIPTION]]"],
-  ["restore", "restore [--from-remote] [--copy] [--no-ram] [--only=PATH] [--dry-run] [--run] [SNAPSHOT]"],
+  ["restore", "restore [OPTIONS] [SNAPSHOT]"],
   ["destroy", "destroy [--force]"],
   ["job", "job [--list] JOBNAME"],
   ["console", "console [--log] [--follow]"],

@@ -183,7 +183,12 @@ describe("snapshots ls", () => {
     answers(box, { status: 66, log: "no such file: /x\n", files: { nearest: "/e\x1b[2J" } });
     await box.ends(66, "snapshots ls S1 /x", /list the filesystems: vm snapshots ls S1$/m);
     // As Bun decodes \xff of a command line.
-    await box.ends(66, "snapshots get S1 /e\ufffd to", "not UTF-8 cannot be given", "name its directory");
+    await box.ends(
+      66,
+      "snapshots get S1 /e\ufffd to",
+      "give a name that is not UTF-8 as ls shows it",
+      "--escaped",
+    );
     await box.ends(64, "snapshots ls", "takes the name of a snapshot");
     await box.ends(64, "snapshots ls S1 /a /b", "one path after");
     expect(scratch(box)).toEqual([]);
@@ -544,4 +549,22 @@ describe.skipIf(!existsSync("/dev/fuse"))("snapshots mount", () => {
     box.without("sshfs");
     await box.ends(69, "snapshots mount S1 mnt/full", "sshfs is not installed");
   });
+});
+
+test("--key-file: the rescue gets the key; a missing one is 66, and closed LUKS says how it is opened", async () => {
+  using box = await withFiles();
+  writeFileSync(box.path("key"), "secret\n", { mode: 0o600 });
+  const keys: string[] = [];
+  answers(box, {
+    result: line("a", "f 644 0 0 1 0 "),
+    look: ({ directory }) => void keys.push(readFileSync(join(directory, ".in/luks.key"), "utf8")),
+  });
+  await box.ok("snapshots", "ls", "S1", "/", "--key-file=key");
+  expect(keys).toEqual(["secret\n"]);
+  await box.ends(66, "snapshots ls S1 / --key-file=none", "--key-file: no such file");
+  answers(box, { status: 66, log: "no filesystem recognised\n", files: { closed: "" } });
+  await box.ends(66, "snapshots ls S1 /", "--key-file=FILE");
+  await box.ends(66, "snapshots ls S1", "--key-file=FILE");
+  await box.ends(64, "snapshots show S1 --key-file=key", "takes no --key-file");
+  await box.ends(64, "restore S1 --key-file=key", "--key-file needs --only");
 });

@@ -129,6 +129,9 @@ describe("limits of disks", () => {
       expect(order).toEqual(["block_set_io_throttle", "cont"]);
       await box.ok("disk", "set", "disk-0", "--iops=0");
       expect(again.blocks.throttles.get(backend)).toEqual({ iops: 0, bps: 20 << 20 });
+      expect((await box.ok("disk", "set", "0", "--bps=20")).stderr).toContain(
+        "warning: --bps=20 is 20 bytes per second; for mebibytes: --bps=20M",
+      );
       await box.ok("disk", "set", "0", "--bps=");
       expect((await box.json("disk", "list"))[0]).not.toHaveProperty("bytesPerSecond");
       expect((await box.json("config", "DISK_LIMITS")).DISK_LIMITS.value).toEqual([]);

@@ -1,7 +1,9 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
+import { signalError } from "../../src/process/signals.ts";
+import * as watch from "../../src/vm/watch.ts";
 import { created } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
@@ -535,4 +537,26 @@ describe("destroy", () => {
     await box.ends(0, "destroy", box.tmp);
     expect(existsSync(box.path(".work"))).toBe(false);
   });
+});
+
+test.each([
+  [{}, "was requested to power off, and may still do so"],
+  [
+    {
+      answers: {
+        system_powerdown: () => {
+          throw new Refusal("no");
+        },
+      },
+    },
+    "may not have been requested",
+  ],
+] as const)("stop, interrupted, says what the guest was told", async (behaviour, words) => {
+  using box = await created();
+  const qemu = await box.running({ answers: { system_powerdown: () => ({}) }, ...behaviour });
+  using _wait = spyOn(watch, "waitForEnd").mockImplementation(() => {
+    throw signalError("SIGINT");
+  });
+  await box.ends(130, "stop", words);
+  expect(qemu.requests.map(({ execute }) => execute)).not.toContain("quit");
 });

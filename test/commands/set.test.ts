@@ -266,10 +266,10 @@ describe("set", () => {
     const { stdout } = await box.ok("status");
     expect(stdout.split("\n").filter((line) => line.startsWith("next run:"))).toEqual(
       [
-        "share removed: b:/",
+        "share only of this run: b:/",
         "share added: c:/usr",
-        "SMBIOS removed: type=1,serial=7",
-        "card 1 removed: user",
+        "SMBIOS only of this run: type=1,serial=7",
+        "card 1 only of this run: user",
         "card 2 added: user,link=down",
       ].map((text) => `next run:      ${text}`),
     );

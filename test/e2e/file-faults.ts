@@ -9,7 +9,7 @@ import { killAtMoments, type Killed } from "./kill-moments.ts";
 import { saysNoSpace, SmallExt4 } from "./full-faults.ts";
 import { must, SoakLab, type SoakSweep } from "./soak-lab.ts";
 import { badSpeech, notDone, type Ran } from "./soak-speech.ts";
-import { configure, listing } from "./tools.ts";
+import { configure } from "./tools.ts";
 
 interface Scenario {
   command: readonly string[];
@@ -94,24 +94,6 @@ class FilesLab implements Disposable {
     if (cold) rmSync(join(this.lab.store, "cache/vm/warm"), { recursive: true, force: true });
   }
 
-  /** The guest's files, after a replay of the journal. */
-  async #guestTree(wrong: string[]): Promise<Record<string, string>> {
-    const { store } = this.lab;
-    const [raw, to] = [join(store, "judged.raw"), join(store, "judged")];
-    const disk = join(this.lab.workDir()!, "disk-0.img");
-    rmSync(to, { recursive: true, force: true });
-    mkdirSync(to);
-    await must(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", disk, raw]);
-    // Status 1: it was replayed.
-    await must(["bash", "-c", `e2fsck -E journal_only -fy '${raw}' || [ $? -le 1 ]`]);
-    await must(["e2fsck", "-fn", raw]).catch((error: unknown) =>
-      wrong.push(`the guest's filesystem: ${String(error)}`),
-    );
-    await must(["debugfs", "-R", `rdump / ${to}`, raw]);
-    rmSync(join(to, "lost+found"), { recursive: true, force: true });
-    return hashTree(to);
-  }
-
   /** At once, and after the same command again. */
   async judge(scenario: Scenario): Promise<string[]> {
     return [...(await this.#judgeAtOnce(scenario)), ...(await this.#judgeAgain(scenario))];
@@ -130,7 +112,7 @@ class FilesLab implements Disposable {
 
   async #judgeGuest(replaced: readonly string[], ages: readonly string[]): Promise<string[]> {
     const wrong: string[] = [];
-    const found = await this.#guestTree(wrong);
+    const found = await readGuestTree(this.lab, wrong);
     for (const [path, now] of Object.entries(found)) {
       if (PARTIAL.test(path.slice(path.lastIndexOf("/") + 1)) && ages.includes("old")) continue;
       const allowed = (replaced.includes(path) ? ages : ["old"]).map((age) => this.trees[age]![path]);
@@ -175,8 +157,26 @@ class FilesLab implements Disposable {
   }
 }
 
+/** The files of the guest's first disk, an ext4, after a replay of the journal. */
+export async function readGuestTree(lab: SoakLab, wrong: string[]): Promise<Record<string, string>> {
+  const { store } = lab;
+  const [raw, to] = [join(store, "judged.raw"), join(store, "judged")];
+  const disk = join(lab.workDir()!, "disk-0.img");
+  rmSync(to, { recursive: true, force: true });
+  mkdirSync(to);
+  await must(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", disk, raw]);
+  // Status 1: it was replayed.
+  await must(["bash", "-c", `e2fsck -E journal_only -fy '${raw}' || [ $? -le 1 ]`]);
+  await must(["e2fsck", "-fn", raw]).catch((error: unknown) =>
+    wrong.push(`the guest's filesystem: ${String(error)}`),
+  );
+  await must(["debugfs", "-R", `rdump / ${to}`, raw]);
+  rmSync(join(to, "lost+found"), { recursive: true, force: true });
+  return hashTree(to);
+}
+
 /** One line for each path two levels deep. */
-function hashTree(top: string): Record<string, string> {
+export function hashTree(top: string): Record<string, string> {
   const found: Record<string, string> = {};
   for (const name of readdirSync(top)) {
     // Of these directories only what is in them counts.
@@ -188,12 +188,11 @@ function hashTree(top: string): Record<string, string> {
   return found;
 }
 
+/** By tar, as names may be any bytes, and paths of any length. */
 function hash(path: string): string {
-  const stats = lstatSync(path);
-  const text = stats.isDirectory()
-    ? listing(path).join("\n")
-    : Bun.spawnSync(["sha256sum", "--", path]).stdout.toString().slice(0, 64);
-  return Bun.hash(`${(stats.mode & 0o7777).toString(8)} ${text}`).toString(36);
+  const script = 'tar -c --sort=name --mtime=@0 -C "${1%/*}" -- "${1##*/}" | sha256sum';
+  const sum = Bun.spawnSync(["bash", "-c", script, "-", path]).stdout.toString().slice(0, 64);
+  return `${(lstatSync(path).mode & 0o7777).toString(8)} ${sum}`;
 }
 
 /** Kills each of them so many times. */

@@ -13,6 +13,7 @@ import {
   smallSandbox,
   suite,
   testInTurn,
+  typePassphrase,
   untilQuiet,
 } from "./tools.ts";
 
@@ -24,7 +25,15 @@ printf back >'t/srv/new\nline'; touch "t/srv/new
 line" t/srv/$'esc\e[31m' t/srv/$'\xff' t/srv/-rf; printf set >t/srv/suid; chmod 4755 t/srv/suid; truncate -s 64M t/srv/sparse
 if [ "$(id -u)" = 0 ]; then mknod t/srv/null c 1 3; chown 1000:100 t/home; fi
 mkdir t/srv/both; mkfifo t/srv/pipe; echo one >t/srv/one; echo two >t/srv/both/two; ln -s /none/here t/srv/dangling
-mke2fs -q -t ext4 -d t -F root.raw 64M`;
+ln t/srv/one t/srv/hard
+mke2fs -q -t ext4 -d t -F root.raw 64M
+# Of the user 1234, as setxattr(2) has it (acl_to_xattr(3)).
+printf '\2\0\0\0\1\0\6\0\377\377\377\377\2\0\4\0\322\4\0\0\4\0\4\0\377\377\377\377\20\0\4\0\377\377\377\377\40\0\4\0\377\377\377\377' >acl
+debugfs -w -R 'ea_set /srv/one user.note kept' root.raw; debugfs -w -R 'ea_set -f acl /srv/one system.posix_acl_access' root.raw`;
+
+/** What the guest's filesystem has of `/srv/one`: its links and extended attributes. */
+const LOOK = `qemu-img convert -U -O raw "$1" look.raw; e2fsck -E journal_only -fy look.raw || [ $? -le 1 ]
+{ debugfs -R 'stat /srv/one' look.raw | grep -o 'Links: [0-9]*'; debugfs -R 'ea_list /srv/one' look.raw | grep '^ '; } | LC_ALL=C sort`;
 
 /** Further filesystems, which a job makes on the second disk. */
 const FURTHER: Record<string, string> = {
@@ -97,6 +106,10 @@ suite(
       expect(sha256(join(box.work, "disk-0.img"))).toBe(before);
       await box.ok(["@restore", "Q", "--only=/srv", "@backup", "D", "--format=qcow2"]);
       expect(await differ("D")).toEqual(["A  /home/kept"]);
+      const look = async (disk: string): Promise<string> =>
+        (await shell(LOOK.replace("$1", disk), box.top)).replace(/^(?!Links|  ).*\n/gm, "");
+      expect(await look("root.raw")).toMatch(/posix_acl_access .*[^]*user\.note .*\nLinks: 2\n$/);
+      expect(await look(join(box.work, "disk-0.img"))).toBe(await look("root.raw"));
       const { stdout } = await box.ok(["snapshots", "ls", "D", "/srv/suid", "--json"]);
       expect(JSON.parse(stdout)).toMatchObject([{ path: "suid", mode: "4755" }]);
       expectError(await box.vm(["restore", "Q", "--only=/none/x"]), 66, /no such file/);
@@ -162,6 +175,34 @@ suite(
         expect(stderr).not.toMatch(/internal error/);
       }
       expect(names(box.tmp).filter((name) => name.includes("partial"))).toEqual([]);
+    });
+
+    testInTurn(3, 4)("LUKS: opened by a file, and by a passphrase on the terminal", async () => {
+      using other = smallSandbox();
+      other.environment.XDG_CACHE_HOME = join(box.home, ".cache");
+      configure(
+        other,
+        `MEMORY=64M\nPORT=\nDISKS=(VIRT=16M VIRT=64M)\nRESCUE_MEMORY=512M\nPROFILES="${join(box.home, "vm")}"\n`,
+      );
+      await other.ok(["create", "G"]);
+      other.write(
+        "fill.job",
+        `modprobe dm_crypt; export DM_DISABLE_UDEV=1; printf secret >/tmp/key
+         cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vdb /tmp/key
+         cryptsetup open --disable-keyring --key-file /tmp/key /dev/vdb new; mkfs.ext4 -q /dev/mapper/new
+         mkdir /mnt/new; mount /dev/mapper/new /mnt/new; echo hidden >/mnt/new/data; umount /mnt/new; cryptsetup close new\n`,
+      );
+      await other.ok(["@job", "fill", "@backup", "S"]);
+      expectError(
+        await other.vm(["snapshots", "ls", "S"]),
+        66,
+        /no filesystem recognised: crypto_LUKS on disk-1, nothing known on disk-0\n[^]*--key-file=FILE/,
+      );
+      other.write("key", "secret\n");
+      const { stdout } = await other.ok(["snapshots", "ls", "S", "/", "--key-file=key"]);
+      expect(stdout).toMatch(/ data$/m);
+      expect(await typePassphrase(other, "snapshots get S /data -", "secret")).toContain("hidden");
+      expectError(await other.vm(["snapshots", "ls", "S", "/", "--key-file=none"]), 66, /no such file/);
     });
 
     testInTurn(1, 4)("other filesystems, by their names", async () => {

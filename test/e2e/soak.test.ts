@@ -11,6 +11,7 @@ import { FILE_SCENARIOS, sweepFileKills } from "./file-faults.ts";
 import { sweepFlips } from "./flip-faults.ts";
 import { sweepChanges } from "./changed-machine.ts";
 import { binary } from "./harness.ts";
+import { HOSTILE_SCENARIOS, sweepHostile } from "./hostile-faults.ts";
 import { sweepRandomKills } from "./kill-faults.ts";
 import { sweepLiveKills } from "./live-kill-faults.ts";
 import { sweepMix } from "./mixed-faults.ts";
@@ -86,6 +87,14 @@ suiteInTurn(1)(
       const names = sampled(FILE_SCENARIOS, 0, 2, turnsOf(8));
       const wanted = (name: string): boolean => names.includes(name.split(":")[1]!);
       const { wrong, points } = await collect((sweep) => sweepFileKills({ ...sweep, wanted }, 1));
+      expect(wrong).toEqual([]);
+      expect(points).toBe(names.length);
+    });
+
+    testInTurn(7, 8)("hostile filesystems in a snapshot harm nothing", async () => {
+      const names = sampled(HOSTILE_SCENARIOS, 0, 1, turnsOf(8));
+      const wanted = (name: string): boolean => names.includes(name.split(":")[1]!);
+      const { wrong, points } = await collect((sweep) => sweepHostile({ ...sweep, wanted }, 1));
       expect(wrong).toEqual([]);
       expect(points).toBe(names.length);
     });

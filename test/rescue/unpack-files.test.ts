@@ -71,6 +71,30 @@ ONLY=$1 OPERATION=list; if entries; then exit 0; else exit 9; fi`;
   expect(exitCode).toBe(9);
 });
 
+test("paths that are too long are left out and counted; where none can be, all are listed", () => {
+  using top = new Temp();
+  const job = join(import.meta.dir, "../../scripts/rescue/files.job");
+  const counted = join(top.top, "long");
+  const list = (directory: string, maximum = ""): string[] => {
+    const functions = ["find_short", "may_be_long", "until_end"].map((name) => `/^${name}() {$/,/^}$/p`);
+    const script = `set -efu; eval "$(sed -n '${functions.join("; ")}' ${job} | sed 's|/run/long|'"$2"'|')"
+cd "$1"; STARTS=(.) DEPTH=(-mindepth 1 ${maximum}) END=''
+find_short -printf 'x\\n' | wc -l; cat "$2"`;
+    const { stdout } = Bun.spawnSync(["bash", "-c", script, "-", directory, counted]);
+    return stdout.toString().trim().split("\n");
+  };
+  const [flat, deep] = [join(top.top, "flat"), join(top.top, "deep")];
+  mkdirSync(join(flat, "a/b"), { recursive: true });
+  mkdirSync(deep);
+  const nest = `cd "$1"; n=$(printf '%0250d' 0); for turn in {1..20}; do mkdir "$n"; cd -P "./$n" || exit; touch file; done`;
+  Bun.spawnSync(["bash", "-c", nest, "-", deep]);
+  expect(list(flat)).toEqual(["2"]);
+  // 16 directories of 251 bytes are within the limit, with a file in each; the next one is not.
+  expect(list(deep)).toEqual(["32", "."]);
+  expect(list(deep, "-maxdepth 1")).toEqual(["1"]);
+  Bun.spawnSync(["rm", "-rf", deep]);
+});
+
 test("unpacks into a directory whose name has a backslash", () => {
   using top = new Temp();
   const directory = join(top.top, "root/d\\nx");

@@ -245,6 +245,22 @@ describe("resolveWork refuses", () => {
     expect(repointHost(moved)).not.toHaveProperty("movedFrom");
   });
 
+  test("a moved VM whose old place has another VM, but not a copy of a VM", () => {
+    const dir = place.make("x", "tmp");
+    const moved = place.path("moved");
+    writeUuid(dir, "1");
+    renameSync(place.host, moved);
+    mkdirSync(place.host);
+    const other = place.make("y", "tmp");
+    writeUuid(other, "1");
+    expect(() => resolveWork(moved)).toThrow(/belong to/);
+    writeUuid(other, "2");
+    expect(resolveWork(moved)).toMatchObject({ state: "present", dir, movedFrom: place.host });
+    expect(resolveWork(place.host)).toMatchObject({ state: "present", dir: other });
+    expect(repointHost(moved)).toMatchObject({ movedFrom: place.host });
+    expect(resolveWork(moved)).not.toHaveProperty("movedFrom");
+  });
+
   test("a VM moved within itself, with working files in place, is accepted", () => {
     place.make("x", "inplace");
     renameSync(place.host, place.path("moved"));
@@ -259,6 +275,11 @@ describe("resolveWork refuses", () => {
     expect(error.message).toContain(`belong to ${place.host}`);
   });
 });
+
+/** Writes the settings of a VM with a UUID. */
+function writeUuid(dir: string, digit: string): void {
+  writeFileSync(join(dir, "guest.env"), `UUID="${digit.repeat(8)}-0000-4000-8000-000000000000"\n`);
+}
 
 describe("resolveHostdir", () => {
   test("is the directory itself, by its real path", () => {

@@ -1,5 +1,5 @@
 import { toJson } from "../../lib/json.ts";
-import { commandLine } from "../../lib/command-line.ts";
+import { commandLine, commandLineFor, programLine } from "../../lib/command-line.ts";
 import { log } from "../../lib/log.ts";
 import { formatTable } from "../../lib/table.ts";
 import { plain } from "../../lib/text.ts";
@@ -38,6 +38,10 @@ export async function listAutostart(context: Context, json: boolean): Promise<vo
     describeStart(plan, state),
   ]);
   context.print(formatTable([HEAD, ...rows]));
+  for (const { plan } of all.filter(({ plan: { directory } }) => !lstatOf(directory)))
+    log.warn(
+      `no VM in ${plain(plan.directory)}: ${programLine("autostart", "off", plan.directory)}; if it was moved, then: ${commandLineFor("NEWDIR", "autostart", "on")}`,
+    );
 }
 
 function describeStart({ directory, program }: AutostartPlan, state: UnitState | undefined): string {

@@ -6,7 +6,7 @@ import { log } from "../../lib/log.ts";
 import { exec } from "../../process/exec.ts";
 import { interruption, throwIfInterrupted } from "../../process/signals.ts";
 import { replaceVolatile } from "../../store/files.ts";
-import { findAutostart, readCronRecord, type AutostartPlan } from "../../vm/autostart.ts";
+import { cronRecord, findAutostart, readCronRecord, type AutostartPlan } from "../../vm/autostart.ts";
 import type { Context } from "../../vm/context.ts";
 import { findHostdir, openVm, requireWork } from "../../vm/find.ts";
 import { findQemus } from "../../vm/in-use.ts";
@@ -66,6 +66,7 @@ async function sleep(ms: number): Promise<void> {
 /** The VMs of this user's crontab, one after the other. @throws 74 if one of them was not started */
 export async function startAll(context: Context): Promise<void> {
   const plans = readCronRecord(context).toSorted((a, b) => a.order - b.order);
+  if (plans.length === 0) log.info(`no VM is started by cron: there is none in ${cronRecord(context)}`);
   let failed = 0;
   for (const plan of plans)
     try {

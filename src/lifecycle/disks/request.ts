@@ -2,6 +2,7 @@ import { parseRate } from "../../config/machine-values.ts";
 import { parseAction } from "../../lib/action.ts";
 import { commandLine } from "../../lib/command-line.ts";
 import { usageError, type VmError } from "../../lib/errors.ts";
+import { log } from "../../lib/log.ts";
 import {
   DISK_SIZES,
   DISK_SYNTAX,
@@ -93,6 +94,9 @@ export function parseDiskCommand(args: DiskArgs): DiskCommand {
   }
 }
 
+/** Below it a disk is of no use: a unit is missing. */
+const SLOWEST_BYTES = 4096;
+
 function parseLimits({ iops, bps }: DiskArgs): LimitRequest {
   if (iops === undefined && bps === undefined)
     throw diskUsageError(
@@ -107,9 +111,12 @@ function parseLimits({ iops, bps }: DiskArgs): LimitRequest {
       `allowed: ${name === "iops" ? "a whole number" : "a size like 20M"}, or 0 for no limit`,
     );
   };
+  const bytesPerSecond = bps === undefined ? undefined : parse("bps", bps);
+  if (bytesPerSecond !== undefined && bytesPerSecond > 0 && bytesPerSecond < SLOWEST_BYTES)
+    log.warn(`--bps=${bps} is ${bytesPerSecond} bytes per second; for mebibytes: --bps=${bps}M`);
   return {
     ...(iops !== undefined && { iops: parse("iops", iops) }),
-    ...(bps !== undefined && { bytesPerSecond: parse("bps", bps) }),
+    ...(bytesPerSecond !== undefined && { bytesPerSecond }),
   };
 }
 

@@ -106,8 +106,8 @@ const CHECK_PARENT = 'test "$PPID" = "$0" && exec "$@"';
 
 /**
  * util-linux's setpriv sets PR_SET_PDEATHSIG before the program starts, so that even SIGKILL of this program leaves no
- * child behind (prctl(2)). busybox's applet cannot. What gets SIGTERM would run for ever: a shell looks whether this
- * program died before the signal was set. What gets SIGKILL ends by itself.
+ * child behind (prctl(2)). busybox's applet cannot. What gets SIGTERM would run for ever: a shell checks that this program
+ * has not died before the signal was set. What gets SIGKILL exits soon in any case.
  */
 let setpriv: string | undefined | null;
 function orphanGuard(signal: "KILL" | "TERM"): string[] {

@@ -206,6 +206,7 @@ async function startVm(
       recordStart(context, vm, work, resolved, record, { ssh, detach });
       const starting = { argv, jail, capabilities, detached: detach, ramFds: ram.fds, resuming };
       const machine = await startMachine(context, vm, work, resolved, starting);
+      if (jail?.root && !record.namespaces) updateRun(work.dir, { jail: record });
       if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       const mark = readMark(work.dir) ?? work.mark;
       const at = mark.run?.started ?? new Date().toISOString();

@@ -22,9 +22,13 @@ export type ChildOptions = StartOptions & {
   furtherFds: number[];
 };
 
-/** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
+/** The environment may hold secrets of the user's. Of it qemu needs the time zone only. */
 const noEnvironment = (): Record<string, undefined> =>
-  Object.fromEntries(Object.keys(process.env).map((name) => [name, undefined]));
+  Object.fromEntries(
+    Object.keys(process.env)
+      .filter((name) => name !== "TZ")
+      .map((name) => [name, undefined]),
+  );
 
 /** @param argv qemu's command line */
 export function startQemuChild(argv: readonly string[], jail: Jail, options: ChildOptions): QemuChild {
@@ -39,7 +43,10 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
       ...options,
       // Without bwrap the last program before qemu does that.
       whenOrphaned: jail.root || jail.setpriv === undefined ? whenOrphaned : "none",
-      ...(jail.root && { furtherFds: [...furtherFds, writeEnd], env: noEnvironment() }),
+      ...(jail.root && {
+        furtherFds: [...furtherFds, writeEnd],
+        env: { ...noEnvironment(), ...options.env },
+      }),
     });
   } catch (error) {
     closeSync(readEnd);

@@ -122,7 +122,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   const hooked = runLateHook(context, run.vm, "on-start", { VM_PID: String(run.machine.pid) });
   if (detach) {
     await hooked;
-    run.machine.release();
+    await run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
   const { machine, work } = run;

@@ -41,7 +41,7 @@ export interface QemuSession {
    */
   end(steps?: readonly TerminateStep[]): Promise<QemuEnd>;
   /** Closes the connection, and lets this program exit while qemu runs. */
-  release(): void;
+  release(): Promise<void>;
 }
 
 export interface QemuEnd {
@@ -157,7 +157,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     rmSync(logPath, { force: true });
     return startQemu({ ...options, jail: { ...options.jail!, root: undefined, user: undefined } });
   }
-  await child.seal?.();
+  // Two more programs, which nothing waits for but the end of this one.
+  const sealed = child.seal?.();
   if (companion) closeSync(companion.fd);
   takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
@@ -168,6 +169,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     onEvent?.(event);
   });
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
+    await sealed;
     // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
     // Its state is complete when it has exited.
@@ -194,7 +196,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       return panicked;
     },
     end: (steps = TERMINATE_STEPS) => (ending ??= end(steps)),
-    release: () => {
+    release: async () => {
+      await sealed;
       qmp.close();
       child.release();
       companion?.release();

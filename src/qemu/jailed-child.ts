@@ -4,8 +4,7 @@ import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
-import { signalAtHangUp } from "../process/hang-up.ts";
-import { forbidCoreDumps, pipe } from "../process/libc.ts";
+import { forbidCoreDumps, pipe, signalAtHangUp } from "../process/libc.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
 import { sealDirectory } from "./seal-jail.ts";
 

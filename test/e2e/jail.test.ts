@@ -4,7 +4,17 @@ import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync }
 import { join } from "node:path";
 import { binary, Sandbox, until } from "./harness.ts";
 import { ATTEMPTS, intruder } from "./jail-intruder.ts";
-import { configure, isRoot, qemuPid, rootTest, shell, smallSandbox, startUntil, suite, untilQuiet } from "./tools.ts";
+import {
+  configure,
+  isRoot,
+  qemuPid,
+  rootTest,
+  shell,
+  smallSandbox,
+  startUntil,
+  suite,
+  untilQuiet,
+} from "./tools.ts";
 
 /** No name of a user: any other than root's. */
 const PLAIN_UID = 61_234;

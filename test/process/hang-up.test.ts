@@ -1,9 +1,8 @@
 import { expect, test } from "bun:test";
 import { closeSync } from "node:fs";
 import { constants } from "node:os";
-import { signalAtHangUp } from "../../src/process/hang-up.ts";
 import { start } from "../../src/process/exec.ts";
-import { pipe } from "../../src/process/libc.ts";
+import { pipe, signalAtHangUp } from "../../src/process/libc.ts";
 
 test("a process is sent a signal when the other end of its pipe is closed", async () => {
   const [readEnd, writeEnd] = pipe();

@@ -165,6 +165,9 @@ suiteHere(
       const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n");
       const options = mounts.find((line) => line.split(" ")[4] === box.host)!.split(" ")[5];
       expect(options).toMatch(/^ro,/);
+      expect((await box.ok(["nic", "add", "user"])).stderr).toContain(
+        "from the next run on: the jail of this run",
+      );
       await box.ok(["disk", "add", "VIRT=1M"]);
       await box.ok(["backup"]);
       await box.ok(["backup"]);

@@ -68,7 +68,7 @@ export function buildDefaults(at: Surroundings): Record<SettingName, SettingValu
     TEMPLATE: "",
     DISKS: defaultDisks("AHCI"),
     INPLACE: "",
-    JAIL: "off",
+    JAIL: "auto",
     MEDIA_MIRROR: "",
     MEDIA_STORAGE: "",
     SSHKEYS: [`${at.home}/.ssh/id_ed25519.pub`, `${at.home}/.ssh/id_rsa.pub`],

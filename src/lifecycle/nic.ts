@@ -104,10 +104,12 @@ async function addNic(context: Context, vm: Vm, run: Run | undefined, wanted: Ne
   const added = nicsOf({ ...vm.settings, NETWORKS: networks });
   const nic = added.find((one) => one.number === number)!;
   refuseSameMac([...added, ...(run ? nicsOf(run.now.settings) : [])], nic);
-  const plugged = run !== undefined && canPlug(run, number) && canReach(run, network);
+  const reached = run === undefined || canReach(run, network);
+  const plugged = run !== undefined && canPlug(run, number) && reached;
   if (plugged) await plugNic(context, run, withNetwork(now, number, network), number);
   storeNetworks(vm, networks);
-  const when = run !== undefined && !plugged ? ", from the next run on" : "";
+  const why = reached ? "" : ": the jail of this run has no way there";
+  const when = run !== undefined && !plugged ? `, from the next run on${why}` : "";
   log.success(`added network card ${number}, ${nic.mac ?? "with qemu's MAC address"}${when}`);
 }
 

@@ -125,7 +125,7 @@ export async function runVm(context: Context, request: RunRequest = {}): Promise
   const hooked = runLateHook(context, run.vm, "on-start", { VM_PID: String(run.machine.pid) });
   if (detach) {
     await hooked;
-    run.machine.release();
+    await run.machine.release();
     return log.success(`${run.resolved.name} runs in the background (pid ${run.machine.pid})`);
   }
   const { machine, work } = run;
@@ -214,6 +214,7 @@ async function startVm(
       const machine = await startMachine(context, vm, work, resolved, starting);
       repository?.handOver();
       await arriving?.startCopying(machine.qmp, work);
+      if (jail?.root && !record.namespaces) updateRun(work.dir, { jail: record });
       if (work.mark.run === undefined) reportVolatile(vm.hostdir, work);
       const mark = readMark(work.dir) ?? work.mark;
       const at = mark.run?.started ?? new Date().toISOString();

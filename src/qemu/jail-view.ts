@@ -39,12 +39,18 @@ const SYSTEM: readonly WantedPath[] = [
   })),
 ];
 
+/** Is a program, symlinks resolved, in the directories above? */
+export function isOfSystem(path: string): boolean {
+  const real = resolveLinks(path, new Map());
+  return SYSTEM.some((item) => real.startsWith(item.path + sep));
+}
+
 /** A program outside of the directories above comes with what is installed with it. */
 function findOwnProgram(name: string): WantedPath[] {
   const path = findProgram(name);
   if (path === undefined) return [];
+  if (isOfSystem(path)) return [toRead(path)];
   const directory = dirname(resolveLinks(path, new Map()));
-  if (SYSTEM.some((item) => directory.startsWith(item.path + sep))) return [toRead(path)];
   const prefix = dirname(directory);
   const installed = basename(directory) === "bin" ? ["share/qemu", "lib", "lib64", "libexec"] : [];
   return [path, directory, ...installed.map((one) => join(prefix, one))].map(toRead);

@@ -32,8 +32,8 @@ export interface JailRoot {
   offline: boolean;
   /** What it holds, as it is when qemu is started. */
   view: () => JailView;
-  /** Called if bwrap fails: what was remembered of this host is no longer true. */
-  forget: () => void;
+  /** Called if bwrap fails, before qemu is started without a root of its own. */
+  onFailure: (reason: string) => void;
 }
 
 export interface Jail {
@@ -99,7 +99,13 @@ function buildRootArgs(
   ];
 }
 
-const BINDS = { read: "--ro-bind", create: "--bind", write: "--bind", device: "--dev-bind" } as const;
+/** `-try`: a file may have gone since the view was made. qemu then says which one it misses. */
+const BINDS = {
+  read: "--ro-bind-try",
+  create: "--bind-try",
+  write: "--bind-try",
+  device: "--dev-bind-try",
+} as const;
 
 function buildPrivilegeArgs(
   root: JailRoot | undefined,

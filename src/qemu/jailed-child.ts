@@ -4,7 +4,7 @@ import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
-import { forbidCoreDumps, pipe } from "../process/libc.ts";
+import { forbidCoreDumps, pipe, signalAtHangUp } from "../process/libc.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
 import { sealDirectory } from "./seal-jail.ts";
 
@@ -22,25 +22,34 @@ export type ChildOptions = StartOptions & {
   furtherFds: number[];
 };
 
-/** The environment may hold secrets of the user's. In a jail qemu needs none of it. */
+/** The environment may hold secrets of the user's. Of it qemu needs the time zone only. */
 const noEnvironment = (): Record<string, undefined> =>
-  Object.fromEntries(Object.keys(process.env).map((name) => [name, undefined]));
+  Object.fromEntries(
+    Object.keys(process.env)
+      .filter((name) => name !== "TZ")
+      .map((name) => [name, undefined]),
+  );
 
 /** @param argv qemu's command line */
 export function startQemuChild(argv: readonly string[], jail: Jail, options: ChildOptions): QemuChild {
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
+  // bwrap, which outlives this program in no case, has no right to signal another user's process.
+  const lifeline = jail.root && jail.user && whenOrphaned !== "none" ? pipe() : undefined;
   const view = jail.root?.view();
   const words = buildJailArgv(jail, view, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
   let child: Child;
   try {
     child = start([...words, requireProgram(qemu!), ...args], {
       ...options,
-      ...(jail.root && { furtherFds: [...furtherFds, writeEnd], env: noEnvironment() }),
+      ...(jail.root && {
+        furtherFds: [...furtherFds, writeEnd, ...(lifeline ? [lifeline[0]] : [])],
+        env: { ...noEnvironment(), ...options.env },
+      }),
     });
   } catch (error) {
-    closeSync(readEnd);
+    for (const fd of [readEnd, ...(lifeline ?? [])]) closeSync(fd);
     throw error;
   } finally {
     closeSync(writeEnd);
@@ -53,7 +62,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   // Of others' jails, only root can change the mounts.
   const sealed =
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
-  return followJailed(child, readEnd, sealed);
+  return followJailed(child, readEnd, sealed, lifeline);
 }
 
 const MAX_INFO_BYTES = 4096;
@@ -77,15 +86,27 @@ async function readInfo(fd: number): Promise<string> {
 const readPiece = (fd: number, to: Buffer): Promise<number> =>
   new Promise((resolve) => read(fd, to, 0, to.length, null, (error, length) => resolve(error ? 0 : length)));
 
-/** bwrap is qemu's parent: it waits for it, and exits as it does. */
-function followJailed(child: Child, readEnd: number, sealed: string | undefined): QemuChild {
+/**
+ * bwrap is qemu's parent: it waits for it, and exits as it does.
+ * @param lifeline a pipe whose reading end qemu has, too: it ends with this program
+ */
+function followJailed(
+  child: Child,
+  readEnd: number,
+  sealed: string | undefined,
+  lifeline: [read: number, write: number] | undefined,
+): QemuChild {
   let isOver = false;
-  void child.done.then(() => (isOver = true));
+  void child.done.then(() => {
+    isOver = true;
+    for (const fd of lifeline ?? []) closeSync(fd);
+  });
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
     // bwrap may have started it before its own limit was set.
     if (pid !== undefined) forbidCoreDumps(pid);
+    if (pid !== undefined && lifeline && !isOver) signalAtHangUp(lifeline[0], pid, constants.signals.SIGTERM);
     return pid ?? child.pid;
   });
   return {

@@ -6,7 +6,7 @@ import { plain } from "../lib/text.ts";
 import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
 import { pipe } from "../process/libc.ts";
 import { buildJailArgv, FIRST_UID, type Jail } from "./jail.ts";
-import { viewOf } from "./jail-view.ts";
+import { isOfSystem, viewOf } from "./jail-view.ts";
 
 /** Programs of a jail, as far as they work on this host. */
 export interface JailPrograms {
@@ -100,20 +100,35 @@ function remember(mark: string, host: string): void {
   }
 }
 
+/** Why a qemu that is not the system's cannot be confined: it may need more than what is installed with it. */
+export async function findProgramProblem(program: string, bwrap: string): Promise<string | undefined> {
+  const path = findProgram(program);
+  if (path === undefined || isOfSystem(path)) return undefined;
+  const problem = await tryJail(bwrap, undefined, [path, "--version"]);
+  return problem === undefined ? undefined : `${plain(path)} does not start so: ${problem}`;
+}
+
 /** @returns why it does not work, in one line */
-async function tryJail(bwrap: string, setpriv: string | undefined): Promise<string | undefined> {
+async function tryJail(
+  bwrap: string,
+  setpriv: string | undefined,
+  command = [findProgram("true") ?? "/bin/true"],
+): Promise<string | undefined> {
   const isRoot = process.getuid!() === 0;
+  const view = viewOf(command[0]!, []);
   const jail: Jail = {
-    root: { bwrap, offline: true, view: () => viewOf("true", []), forget: () => {} },
+    root: { bwrap, offline: true, view: () => view, onFailure: () => {} },
     setpriv,
     user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
   };
   const [readEnd, writeEnd] = pipe();
   try {
     const start = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
-    const argv = [...buildJailArgv(jail, viewOf("true", []), start), findProgram("true") ?? "/bin/true"];
+    const argv = [...buildJailArgv(jail, view, start), ...command];
     const result = await exec(argv, { anyStatus: true, furtherFds: [writeEnd] });
-    return result.status === 0 ? undefined : `bwrap: ${plain(lastLineOf(result).replace(/^bwrap: /, ""))}`;
+    if (result.status === 0) return undefined;
+    const line = lastLineOf(result).replace(/^bwrap: /, "");
+    return plain(command.length === 1 ? `bwrap: ${line}` : line);
   } finally {
     closeSync(readEnd);
     closeSync(writeEnd);

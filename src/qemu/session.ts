@@ -1,8 +1,18 @@
-import { chmodSync, closeSync, constants, lchownSync, lstatSync, openSync, readdirSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  lchownSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  rmSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
 import { shellQuote } from "../lib/shell.ts";
+import { plain } from "../lib/text.ts";
 import { within } from "../lib/within.ts";
 import { ARCH, type ArchFacts } from "../machine/arch.ts";
 import type { Arch } from "../machine/types.ts";
@@ -31,7 +41,7 @@ export interface QemuSession {
    */
   end(steps?: readonly TerminateStep[]): Promise<QemuEnd>;
   /** Closes the connection, and lets this program exit while qemu runs. */
-  release(): void;
+  release(): Promise<void>;
 }
 
 export interface QemuEnd {
@@ -84,6 +94,9 @@ export const QUICK_MEMORY = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" } as cons
 
 /** qemu exited before its QMP greeting: bad arguments, or a missing feature. */
 export class QemuRefusal extends VmError {}
+
+/** bwrap could not make qemu's root. */
+class JailFailure extends Error {}
 
 /** Interval for connecting to the socket until qemu listens, besides events of its directory. */
 const RETRY_MS = 20;
@@ -139,9 +152,13 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   if (!(qmp instanceof QmpClient)) {
     const failure = await startError(child, options, qmp);
     await companion?.end();
-    throw failure;
+    if (!(failure instanceof JailFailure)) throw failure;
+    options.jail!.root!.onFailure(failure.message);
+    rmSync(logPath, { force: true });
+    return startQemu({ ...options, jail: { ...options.jail!, root: undefined, user: undefined } });
   }
-  await child.seal?.();
+  // Two more programs, which nothing waits for but the end of this one.
+  const sealed = child.seal?.();
   if (companion) closeSync(companion.fd);
   takeFiles(directory, options.jail);
   let shutdown: Shutdown | undefined;
@@ -152,6 +169,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     onEvent?.(event);
   });
   const ended = child.done.then(async ({ status, signal }): Promise<QemuEnd> => {
+    await sealed;
     // The last events may not have been read yet.
     await within(qmp.closed, LAST_EVENTS_MS, () => new Error("qemu's socket is not closed")).catch(() => {});
     // Its state is complete when it has exited.
@@ -178,7 +196,8 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
       return panicked;
     },
     end: (steps = TERMINATE_STEPS) => (ending ??= end(steps)),
-    release: () => {
+    release: async () => {
+      await sealed;
       qmp.close();
       child.release();
       companion?.release();
@@ -212,12 +231,7 @@ async function startError(
   );
   if (interruption.aborted) return interruption.reason;
   const jailed = jail?.root && (await import("./jail.ts")).findJailFailure(readLastLines(logPath));
-  if (jail?.root && jailed !== undefined) {
-    jail.root.forget();
-    return new QemuRefusal("io", `qemu did not start: cannot confine it: bwrap: ${jailed}`, {
-      hint: "run the command again, which then starts qemu as confined as this host can; or without a jail: --no-jail",
-    });
-  }
+  if (jailed !== undefined) return new JailFailure(`bwrap: ${plain(jailed)}`);
   const how =
     why === "late" ? `no QMP greeting within ${startLimitMs / 1000} s` : describeExit({ status, signal });
   const Failure = why === "late" || signal ? VmError : QemuRefusal;

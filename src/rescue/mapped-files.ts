@@ -66,6 +66,9 @@ function takeEntries(dir: string, entries: readonly Dirent[]): void {
   }
 }
 
+/** What the guest has created in a share becomes this program's user's. Nothing may write to the share meanwhile. */
+export const takeSharedFiles = (share: string): void => walk(share, () => {});
+
 /** `virtfs.mode=33261` of a file's metadata; undefined where it has none. */
 function readMode(dir: string, name: string): number | undefined {
   try {

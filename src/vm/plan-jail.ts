@@ -1,12 +1,11 @@
 import { closeSync, constants, openSync, statfsSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { sha256 } from "../lib/crypto.ts";
 import { warnOnce } from "../lib/log.ts";
 import { realPath } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import { ARCH } from "../machine/arch.ts";
 import type { Machine } from "../machine/types.ts";
-import { findHelper } from "../qemu/argv.ts";
 import {
   pathsOfDirectory,
   pathsOfMachine,
@@ -14,17 +13,18 @@ import {
   viewOf,
   type WantedPath,
 } from "../qemu/jail-view.ts";
-import { FIRST_UID, type Jail } from "../qemu/jail.ts";
-import { JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
+import { FIRST_UID, type Jail, type JailRoot } from "../qemu/jail.ts";
+import { findProgramProblem, JAIL_CAPABILITIES, probeJail } from "../qemu/probe-jail.ts";
 import { WORK } from "../store/layout.ts";
 import { UNCONFINED, type JailRecord } from "../store/mark-types.ts";
 import type { Context } from "./context.ts";
+import { findLoose } from "./find-loose.ts";
 
 /** A jail for one qemu. */
 export interface PlannedJail {
   /** Undefined: JAIL=off. */
   jail: Jail | undefined;
-  /** What it has, and why not more. */
+  /** What it has, and why not more: corrected if bwrap fails. */
   record: JailRecord;
 }
 
@@ -61,11 +61,21 @@ function createIfMissing(path: string): void {
   }
 }
 
+/** Directories of that file that hold nothing of root's alone. */
+const PUBLIC: ReadonlySet<string> = new Set(["/run/systemd/resolve", "/run/resolvconf"]);
+
+/** A host that joins another network replaces the file with its name servers: only its directory shows the new one. */
+function pathsOfResolver(own: number): WantedPath[] {
+  const directory = dirname(realPath("/etc/resolv.conf") ?? "/etc/resolv.conf");
+  // Where qemu reads what its own user may read anyway, or nothing else.
+  return own !== 0 || PUBLIC.has(directory) ? [{ path: directory, access: "read" }] : [];
+}
+
+/** In the working directory, each with a mount of its own: bwrap needs 0.1 s for 200, and 2 s for 1000. */
+const MOST_FILES = 200;
+
 type Traits = Pick<Machine, "nics" | "display" | "extraArgs" | "shares">;
 const NO_GUEST: Traits = { nics: [], display: { kind: "serial" }, extraArgs: [], shares: [] };
-
-const warnOfRights = (reason: string): void =>
-  warnOnce(`JAIL=auto: qemu has no root and namespaces of its own: ${reason}`);
 
 /** Decides on the jail of a qemu by this host and the machine. Loaded only with JAIL=auto. */
 export async function planConfined(
@@ -78,71 +88,64 @@ export async function planConfined(
   const traits = machine ?? NO_GUEST;
   const loose = findLoose(traits);
   if (loose?.helper) {
-    warnOfRights(loose.reason);
     return { jail: undefined, record: { ...UNCONFINED, uid: own, reasons: [loose.reason] } };
   }
   const { bwrap, setpriv, problem, forget } = await probeJail(context.cacheDirectory);
   const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
-  const withoutRoot = (reason: string): PlannedJail => {
-    warnOfRights(reason);
-    return {
-      jail: { root: undefined, setpriv, user: undefined },
-      record: { ...UNCONFINED, uid: own, noNewPrivileges: setpriv !== undefined, reasons: [reason] },
-    };
-  };
+  const recordWithoutRoot = (reason: string): JailRecord => ({
+    ...UNCONFINED,
+    uid: own,
+    noNewPrivileges: setpriv !== undefined,
+    reasons: [reason],
+  });
+  const withoutRoot = (reason: string): PlannedJail => ({
+    jail: { root: undefined, setpriv, user: undefined },
+    record: recordWithoutRoot(reason),
+  });
   if (bwrap === undefined) return withoutRoot(problem!);
   if (loose) return withoutRoot(loose.reason);
+  if (pathsOfDirectory(directory).length > MOST_FILES)
+    return withoutRoot(`over ${MOST_FILES} files in ${plain(directory)}`);
+  const broken = await findProgramProblem(program, bwrap);
+  if (broken !== undefined) return withoutRoot(broken);
+  const offline = !usesHostNetwork(traits);
   let paths: WantedPath[];
   try {
-    paths = [...(machine ? pathsOfMachine(machine) : []), ...further];
+    paths = [
+      ...(machine ? pathsOfMachine(machine) : []),
+      ...(offline ? [] : pathsOfResolver(own)),
+      ...further,
+    ];
   } catch (error) {
     if (!(error instanceof UnknownReference)) throw error;
     return withoutRoot(`the image ${error.message} refers to something else than a file`);
   }
-  const offline = !usesHostNetwork(traits);
   const { user, reasons = [UNSEALED] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
-  return {
-    jail: {
-      root: {
-        bwrap,
-        offline,
-        forget,
-        view: () => {
-          const written = createWritten(machine, directory);
-          return viewOf(program, [...pathsOfDirectory(directory), ...written, ...paths]);
-        },
-      },
-      setpriv,
-      user,
+  const record: JailRecord = {
+    namespaces: true,
+    network: offline,
+    noNewPrivileges,
+    uid: user?.uid ?? own,
+    reasons,
+  };
+  const root: JailRoot = {
+    bwrap,
+    offline,
+    onFailure: (reason) => {
+      forget();
+      warnOnce(`qemu has no root and namespaces of its own: ${reason}`);
+      Object.assign(record, recordWithoutRoot(reason));
     },
-    record: {
-      namespaces: true,
-      network: offline,
-      noNewPrivileges,
-      uid: user?.uid ?? own,
-      reasons,
+    view: () => {
+      const written = createWritten(machine, directory);
+      return viewOf(program, [...pathsOfDirectory(directory), ...written, ...paths]);
     },
   };
+  return { jail: { root, setpriv, user }, record };
 }
 
 /** Only root can change the mounts of a jail that runs. */
 const UNSEALED = "qemu can create files in the working directory";
-
-/** Arguments of the user's own that may name files and programs of the host, or connect to it. */
-const REACHES =
-  /\/|^--?(audio|audiodev|chardev|display|gdb|incoming|monitor|mon|net|netdev|nic|parallel|qmp|qmp-pretty|s|serial|smb|spice|vnc)$|\b(vfio|vhost|usb-host|host_device|sdl|gtk|file)/;
-
-/** Why a machine cannot have a root of its own; `helper`: nor do without gaining privileges. */
-function findLoose({ extraArgs, shares }: Traits): { reason: string; helper: boolean } | undefined {
-  const helper = findHelper(extraArgs);
-  if (helper !== undefined)
-    return { reason: `further argument of qemu that starts a program: ${plain(helper)}`, helper: true };
-  const reach = extraArgs.find((word) => REACHES.test(word));
-  if (reach !== undefined)
-    return { reason: `further argument of qemu that reaches outside: ${plain(reach)}`, helper: false };
-  const whole = shares.find(({ path }) => realPath(path) === "/");
-  return whole && { reason: `the share ${plain(whole.tag)} is the whole host`, helper: false };
-}
 
 /** Does qemu itself open sockets of the host's network? passt does so in its place; a tap device it only gets. */
 const usesHostNetwork = ({ nics, display, extraArgs }: Traits): boolean =>

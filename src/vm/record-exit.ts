@@ -5,7 +5,9 @@ import { lstatOf } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { signalError, type StopSignal } from "../process/signals.ts";
+import { FIRST_UID } from "../qemu/jail.ts";
 import type { QemuEnd } from "../qemu/session.ts";
+import { takeSharedFiles } from "../rescue/mapped-files.ts";
 import { fileError } from "../store/files.ts";
 import { appendHistory } from "../store/history.ts";
 import { RUN_FILES, WORK } from "../store/layout.ts";
@@ -59,6 +61,7 @@ function writeEnd(context: Context, hostdir: string, workdir: string, ended: End
   // The installation is complete.
   if (endedByGuest(end)) remove(join(workdir, WORK.firstTime));
   forgetRunning(context.cacheDirectory, hostdir);
+  if ((run?.jail?.uid ?? 0) >= FIRST_UID) takeSharedFiles(join(workdir, WORK.out));
 }
 
 /**

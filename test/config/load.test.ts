@@ -45,8 +45,8 @@ describe("layers", () => {
   });
 
   test("JAIL in the VM's own file is ignored: it may come from elsewhere", async () => {
-    guestEnv("JAIL=auto\n");
-    expect((await load()).settings.JAIL).toBe("off");
+    guestEnv("JAIL=off\n");
+    expect((await load()).settings.JAIL).toBe("auto");
   });
 
   test("uses a UUID only from the VM's own guest.env", async () => {

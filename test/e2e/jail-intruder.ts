@@ -98,7 +98,7 @@ export const intruder = (realQemu: string, targets: Record<string, string>): str
   [
     "#!/usr/bin/perl",
     "use Socket; use POSIX ();",
-    `exec ${JSON.stringify(realQemu)}, @ARGV if "@ARGV" =~ /-machine none/;`,
+    `exec ${JSON.stringify(realQemu)}, @ARGV if "@ARGV" =~ /-machine none|--version/;`,
     "my %t = (",
     ...Object.entries({ ...targets, none: "none", tmpfs: "tmpfs" }).map(
       ([name, value]) => `  ${name} => ${perlText(value)},`,

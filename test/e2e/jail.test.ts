@@ -1,10 +1,20 @@
 /** What confines qemu: a stand-in for it tries what it must not do. */
 import { expect, test } from "bun:test";
-import { chmodSync, cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { binary, Sandbox } from "./harness.ts";
+import { binary, Sandbox, until } from "./harness.ts";
 import { ATTEMPTS, intruder } from "./jail-intruder.ts";
-import { configure, isRoot, qemuPid, rootTest, shell, smallSandbox, suite } from "./tools.ts";
+import {
+  configure,
+  isRoot,
+  qemuPid,
+  rootTest,
+  shell,
+  smallSandbox,
+  startUntil,
+  suite,
+  untilQuiet,
+} from "./tools.ts";
 
 /** No name of a user: any other than root's. */
 const PLAIN_UID = 61_234;
@@ -128,6 +138,18 @@ suiteHere(
       );
     }
 
+    test("a run in the foreground that is killed takes its qemu along", async () => {
+      using box = smallSandbox();
+      configure(box, "JAIL=auto\nMEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=1M)\nUSENETDEV=\nSHARES=()\n");
+      await box.ok(["create", "G"]);
+      const run = await startUntil(box, ["run"], "");
+      await until("qemu runs", () => existsSync(join(box.work, "qmp.sock")));
+      const status = JSON.parse((await box.ok(["status", "--json"])).stdout) as { jail: object };
+      expect(status.jail).toMatchObject({ namespaces: true });
+      run.kill("SIGKILL");
+      await untilQuiet(box);
+    });
+
     test("a running VM: qemu is alone, creates no files, and takes new disks, CDs and screenshots", async () => {
       using box = smallSandbox();
       configure(
@@ -143,6 +165,9 @@ suiteHere(
       const mounts = readFileSync(`/proc/${pid}/mountinfo`, "utf8").split("\n");
       const options = mounts.find((line) => line.split(" ")[4] === box.host)!.split(" ")[5];
       expect(options).toMatch(/^ro,/);
+      expect((await box.ok(["nic", "add", "user"])).stderr).toContain(
+        "from the next run on: the jail of this run",
+      );
       await box.ok(["disk", "add", "VIRT=1M"]);
       await box.ok(["backup"]);
       await box.ok(["backup"]);

@@ -227,6 +227,7 @@ suite("jobs", () => {
 
     test("killed qemu: reports no status, even if one was written", async () => {
       box.write("dies.job", "echo 0 >$OUTDIR/STATUS; echo waiting; sleep 100\n");
+      rmSync(out("STATUS"), { force: true });
       const running = box.start(["job", "dies"]);
       await until("the job's output", () => existsSync(out("STATUS")));
       process.kill(await qemuPid(box), "SIGKILL");

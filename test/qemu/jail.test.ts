@@ -13,7 +13,7 @@ import { Temp } from "../fixtures/temp.ts";
 const ROOT: Jail["root"] = {
   bwrap: "/usr/bin/bwrap",
   offline: true,
-  forget: () => {},
+  onFailure: () => {},
   view: () => ({
     paths: [
       { path: "/usr", access: "read" },
@@ -32,7 +32,7 @@ describe("the words before qemu", () => {
     const words = line({ root: ROOT, setpriv: "/usr/bin/setpriv", user: undefined });
     expect(words).toContain("--unshare-ipc --unshare-pid --unshare-uts --unshare-cgroup-try --unshare-net");
     expect(words).toContain(
-      "--symlink usr/bin /bin --ro-bind /usr /usr --bind /vm /vm --dev-bind /dev/kvm /dev/kvm",
+      "--symlink usr/bin /bin --ro-bind-try /usr /usr --bind-try /vm /vm --dev-bind-try /dev/kvm /dev/kvm",
     );
     expect(words).toEndWith("--remount-ro / --chdir /vm -- /usr/bin/setpriv --pdeathsig TERM --");
   });

@@ -145,7 +145,7 @@ describe("a qemu that exits", () => {
 
   test("after release: it keeps running", async () => {
     const qemu = await start("orderly", { detached: true });
-    qemu.release();
+    await qemu.release();
     // It still answers.
     const client = await QmpClient.connect(temp.path("qmp.sock"));
     expect(await client.execute("cont")).toEqual({});

@@ -1,6 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, lstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
-import { hostTarget, mapLinks, restoreMappedFiles } from "../../src/rescue/mapped-files.ts";
+import {
+  chmodSync,
+  lchownSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { hostTarget, mapLinks, restoreMappedFiles, takeSharedFiles } from "../../src/rescue/mapped-files.ts";
 import { remove } from "../../src/store/remove.ts";
 import { Temp } from "../fixtures/temp.ts";
 
@@ -113,3 +121,15 @@ describe("hostTarget", () => {
     expect(hostTarget(target, depth, "/tmp/.out")).toBe(host);
   });
 });
+
+test.skipIf(process.getuid!() !== 0)(
+  "what a qemu of its own user has created becomes root's; others' stays",
+  () => {
+    using temp = new Temp();
+    const out = share(temp, { dir: ["", 0o40755], "dir/own": ["", 0o100644], other: ["", 0o100644] });
+    for (const name of ["dir", "dir/own"]) lchownSync(`${out}/${name}`, 1_900_000_001, 1_900_000_001);
+    lchownSync(`${out}/other`, 1234, 1234);
+    takeSharedFiles(out);
+    expect(["dir", "dir/own", "other"].map((name) => lstatSync(`${out}/${name}`).uid)).toEqual([0, 0, 1234]);
+  },
+);

@@ -32,7 +32,11 @@ test("JAIL=off: qemu has all rights of its user", async () => {
 
 describe("arguments of the user's own", () => {
   test.each([
-    [["-kernel", "/boot/vmlinuz"], /^no new privileges, uid \d+; .*reaches outside: \/boot\/vmlinuz$/],
+    [["-kernel", "/boot/vmlinuz"], /^no new privileges, uid \d+; .*may reach outside: -kernel$/],
+    [["-cdrom", "any.iso"], /^no new privileges.*: -cdrom$/],
+    [["-device", "loader,file=x"], /^no new privileges.*: loader,file=x$/],
+    [["-device", "intel-hda"], /^no new privileges.*: intel-hda$/],
+    [["-device", "edu", "-m", "64"], /^own root/],
     [["-display", "gtk"], /^no new privileges.*: -display$/],
     [["-netdev", "bridge,id=n1"], /^none; .*starts a program: bridge,id=n1$/],
   ])("%j: %s", async (extraArgs, text) => {
@@ -49,6 +53,14 @@ describe.skipIf(!Bun.which("bwrap"))("with bubblewrap", () => {
     expect((await plan({ nics: [{ ...user, forwards: [] }] })).record.network).toBe(false);
     const passt = { ...user, network: { kind: "passt" as const }, forwards: [] };
     expect((await plan({ nics: [passt] })).record.network).toBe(true);
+  });
+
+  test("a directory of many files leaves no root of its own: each would be a mount", async () => {
+    for (let number = 0; number <= 200; number++) temp.write(`work/${number}`, "");
+    expect((await plan({})).record).toMatchObject({
+      namespaces: false,
+      reasons: [`over 200 files in ${temp.path("work")}`],
+    });
   });
 
   test("a share of the whole host leaves no root of its own", async () => {

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { reasonOf, SignalError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { shellQuote } from "../lib/shell.ts";
@@ -26,9 +26,10 @@ import {
   type WarmState,
 } from "../rescue/warm-state.ts";
 import { readSmallBytes } from "../lib/read-file.ts";
+import { removeAbandoned } from "../store/abandoned.ts";
 import { replaceFile } from "../store/files.ts";
 import { remove } from "../store/remove.ts";
-import { RUN_FILES, WORK } from "../store/layout.ts";
+import { PARTIAL, RUN_FILES, WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
 import type { Workdir } from "../store/workdir.ts";
 import type { RescueRun } from "./rescue-machine.ts";
@@ -123,6 +124,8 @@ async function useState(
   try {
     adoptVariables(run.machine.firmware, state);
     const resumed = await resume(work, run, state, listeners);
+    // Of a job that was killed while it saved one.
+    removeAbandoned(dirname(path), PARTIAL);
     return { ...resumed, settled: keepState(path, state).finally(() => state[Symbol.dispose]()) };
   } catch (error) {
     state[Symbol.dispose]();

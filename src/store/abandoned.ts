@@ -1,5 +1,5 @@
 /** Temporary directories that a process locks while it uses them, and what killed processes have left of them. */
-import { closeSync, constants, openSync, type Stats } from "node:fs";
+import { closeSync, constants, openSync, realpathSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { lstatOf } from "../lib/read-file.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
@@ -35,7 +35,22 @@ export function removeAbandoned(
     if (!stats || !isOurs(stats) || Date.now() - stats.mtimeMs < NEW_MS) continue;
     const lock = lockTemporary(path);
     if (lock === undefined) continue;
+    endLeftMachines(path);
     removeQuietly(path);
     closeSync(lock);
   }
+}
+
+/**
+ * Kills each qemu whose working directory one of these is. The signal that ends a qemu with the program that has started it
+ * comes too early for one that does not handle it yet, and is the first process of a namespace (pid_namespaces(7)).
+ */
+export function endLeftMachines(path: string): void {
+  const { findUsers } = require("../process/holders.ts") as typeof import("../process/holders.ts");
+  for (const { pid } of findUsers(new Set(), realpathSync(path), "qemu-system"))
+    try {
+      process.kill(pid, "SIGKILL");
+    } catch {
+      // It has exited.
+    }
 }

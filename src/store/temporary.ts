@@ -8,6 +8,7 @@ import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { randomBytes } from "../lib/crypto.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { flock, LOCK_EX, LOCK_NB } from "../process/libc.ts";
+import { endLeftMachines } from "./abandoned.ts";
 import { listDirectory, removeQuietly } from "./files.ts";
 import { WORK } from "./layout.ts";
 import { isOwnWork, TEMPORARY, workPrefix } from "./working-files.ts";
@@ -78,7 +79,9 @@ function removeLeftTemporaries(hostdir: string, tmpdir: string): void {
 export function removeLeftTemporary(path: string): void {
   const fd = openDirectory(path);
   try {
-    if (flock(fd, LOCK_EX | LOCK_NB)) removeTree(realpathSync(path));
+    if (!flock(fd, LOCK_EX | LOCK_NB)) return;
+    endLeftMachines(path);
+    removeTree(realpathSync(path));
   } finally {
     closeSync(fd);
   }

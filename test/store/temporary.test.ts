@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
-import { mkdirSync, readdirSync, symlinkSync } from "node:fs";
-import { basename } from "node:path";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, symlinkSync, utimesSync } from "node:fs";
+import { basename, join } from "node:path";
+import { removeAbandoned } from "../../src/store/abandoned.ts";
 import { makeTemporary } from "../../src/store/temporary.ts";
 import { workPrefix } from "../../src/store/working-files.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -22,4 +23,29 @@ test("a temporary directory of a killed command is removed by the next that make
   using used = makeTemporary(host, tmpdir);
   using own = makeTemporary(host, tmpdir);
   expect(readdirSync(tmpdir).toSorted()).toEqual([...kept, basename(used.dir), basename(own.dir)].toSorted());
+});
+
+/** A program of that name, with that working directory. */
+function startIn(temp: Temp, cwd: string, name: string): Bun.Subprocess {
+  const program = temp.path(name);
+  if (!existsSync(program)) copyFileSync(Bun.which("sleep")!, program);
+  return Bun.spawn([program, "60"], { cwd, stdio: ["ignore", "ignore", "ignore"] });
+}
+
+test("a qemu that a killed command has left ends with its directory; other processes stay", async () => {
+  using temp = new Temp();
+  const host = temp.directory("host");
+  const left = temp.directory(`tmp/${workPrefix(host)}00000001.temporary`);
+  symlinkSync(host, join(left, ".host"));
+  const abandoned = temp.directory("cache/.vm-partial-1");
+  const other = startIn(temp, left, "other");
+  const qemus = [left, abandoned].map((cwd) => startIn(temp, cwd, "qemu-system-x86_64"));
+  utimesSync(abandoned, 1, 1);
+  using _made = makeTemporary(host, temp.path("tmp"));
+  removeAbandoned(temp.path("cache"), ".vm-partial-");
+  expect(await Promise.all(qemus.map(({ exited }) => exited))).toEqual([137, 137]);
+  expect([existsSync(left), existsSync(abandoned)]).toEqual([false, false]);
+  expect(other.exitCode).toBeNull();
+  other.kill("SIGKILL");
+  await other.exited;
 });

@@ -5,9 +5,7 @@
 prove_limits() {
   local who
   kind=guest vms=0 limit=900
-  new_root bookworm amd64
-  went || return
-  check "a kernel, systemd and qemu" limits_packages
+  host_root
   went || return
   check "busy VMs of root and of a lingering user, one of each with autostart" limits_vms
   went || return
@@ -25,11 +23,6 @@ prove_limits() {
   went || return
   check "own control group" limits_hold 'bare group' 10 30
   kill_host
-}
-
-limits_packages() {
-  host_packages
-  apt install libpam-systemd dbus-user-session
 }
 
 prove_user() { inside runuser -u prove -- env HOME=/home/prove TMPDIR=/home/prove "$@"; }
@@ -148,9 +141,7 @@ limits_hold() {
 
 prove_cron() {
   limit=900
-  new_root bookworm amd64
-  went || return
-  check "cron and qemu" apt install cron qemu-system-x86 qemu-utils pigz procps
+  host_root
   went || return
   check "two VMs of root and one of a user, with autostart by cron" cron_vms
   went || return

@@ -161,7 +161,7 @@ cron_vms() {
   inside crontab -u prove -l
 }
 
-# cron_vm AS DIRECTORY [OPTION...]
+# cron_vm AS DIRECTORY [OPTION...]: root's HOME is another here than cron's, as it may be under sudo.
 cron_vm() {
   "$1" mkdir -p -m 700 "$2"
   "$1" vm -d "$2" -m 16M -c 1 -p '' --inplace --no-netdev create C --from=/mnt/service.img --disk-size=1M
@@ -175,15 +175,16 @@ cron_boot() {
     cd "$1"
     mount -t proc proc proc
     mount -t tmpfs -o mode=755 run run
-    exec env -i PATH=/usr/bin:/bin chroot . cron -f
+    exec env -i PATH=/usr/bin:/bin "$(command -v chroot)" . /usr/sbin/cron -f
   ' boot "$root" </dev/null >"$scratch/console" 2>&1 &
   pid=$!
   for directory in '/srv/first vm' '/srv/second%vm' "/home/prove/user's"; do
-    for ((n = 0; n < 240; n++)); do
+    for ((n = 0; n < 300; n++)); do
+      [ -d "/proc/$pid" ] || { cat "$scratch/console" && fail "cron does not run"; }
       [ "$(inside qemu-io -U -r -f qcow2 -c 'read -v 512 4' "$directory/disk-0.img" | sed -n 's/^00000200:  \(..\).*/\1/p')" != "0$1" ] || break
-      sleep 0.5
+      sleep 2
     done
-    [ "$n" -lt 240 ] || { ps ax && fail "$directory: not started $1 times"; }
+    [ "$n" -lt 300 ] || { ps ax && fail "$directory: not started $1 times"; }
   done
   # Without a shutdown.
   kill -KILL "$pid"

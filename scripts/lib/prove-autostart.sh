@@ -83,6 +83,8 @@ for console in /srv/vm/*/console.log; do
     sleep 0.5
   done
 done
+# These guests do not flush, and what was not flushed may be lost with the power: their counters are not to be.
+sync /srv/vm/*/disk-0.img
 # A process for all of the disks, as a start of qemu's programs is what costs in an emulated host.
 disks=(/srv/vm/*/disk-0.img) reads=()
 for disk in "${disks[@]}"; do reads+=(-c "open -U -r -o driver=qcow2 $disk" -c 'read -v 512 8' -c close); done

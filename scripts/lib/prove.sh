@@ -103,24 +103,26 @@ mirror() {
     sed -n 's|^\([^ ]*debian/*\) main [a-z]*$|\1|p' | head -n 1
 }
 
-# base SUITE ARCHITECTURE: a new Debian as an archive, with package lists; at most a day old.
+# base SUITE ARCHITECTURE [KIND PACKAGE...]: a new Debian as an archive, with package lists; at most a day old.
 base() {
-  local file=$top/.cache/prove/$1-$2.tar new=$top/.cache/prove/${scratch##*.}.tar address
+  local file=$top/.cache/prove/$1-$2${3+-$3}.tar new=$top/.cache/prove/${scratch##*.}.tar address words
   if [ -z "$(find "$file" -mtime -1 2>/dev/null)" ]; then
     mkdir -p "${file%/*}"
     address=$(mirror)
-    TMPDIR=$scratch timeout -k 5 600 mmdebstrap --quiet --variant=minbase --arch="$2" --include=systemd \
+    words=$(IFS=, && echo "systemd${4+,${*:4}}")
+    TMPDIR=$scratch timeout -k 5 1800 mmdebstrap --quiet --variant=minbase --arch="$2" --include="$words" \
       --skip=cleanup/apt/lists --dpkgopt=force-unsafe-io "$1" "$new" ${address:+"$address"}
     mv -f "$new" "$file"
   fi
 }
 
-# make_root SUITE ARCHITECTURE: unpacks it to $root and mounts there what programs expect. /mnt is for the checks.
+# make_root SUITE ARCHITECTURE [KIND PACKAGE...]: unpacks it to $root and mounts there what programs expect. /mnt is for
+# the checks.
 make_root() {
   local device
-  base "$1" "$2"
+  base "$@"
   mkdir "$root"
-  tar -x --numeric-owner -f "$top/.cache/prove/$1-$2.tar" -C "$root"
+  tar -x --numeric-owner -f "$top/.cache/prove/$1-$2${3+-$3}.tar" -C "$root"
   cp /etc/resolv.conf /etc/hosts "$root/etc/"
   mount -t proc proc "$root/proc"
   mount -t sysfs -o ro sys "$root/sys"
@@ -134,10 +136,10 @@ make_root() {
   mkdir -p "$root"/mnt/{home/.ssh,tmp,vm}
 }
 
-# new_root SUITE ARCHITECTURE
+# new_root SUITE ARCHITECTURE [KIND PACKAGE...]: KIND names the archive that has these packages, too.
 new_root() {
   root=$scratch/$system
-  check "a new Debian $1 ($2)" make_root "$1" "$2"
+  check "a new Debian $1 ($2${3+, $3})" make_root "$@"
 }
 
 # remove_root: what still runs there ends first.

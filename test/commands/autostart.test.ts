@@ -369,7 +369,12 @@ describe("cron:", () => {
     const lines = readFileSync(join(box.top, "crontab"), "utf8").trimEnd().split("\n");
     expect(lines).toEqual([
       "0 3 * * * true",
-      expect.stringMatching(/^@reboot \S+ autostart start-all # autostart of vm$/),
+      // cron's own HOME may be another than that of sudo, where the record is.
+      expect.stringMatching(
+        new RegExp(
+          String.raw`^@reboot HOME=${RegExp.escape(box.home)} \S+ autostart start-all # autostart of vm$`,
+        ),
+      ),
     ]);
     expect((await box.json("status")).autostart).toMatchObject({ manager: "cron", order: 2, unit: null });
     const { stderr } = await box.ok("autostart", "start-all");
@@ -421,7 +426,7 @@ describe("cron:", () => {
     );
     await box.ok("autostart", "on", "--cron");
     expect(readFileSync(join(box.top, "crontab"), "utf8")).toMatch(
-      /^@reboot \S+ autostart start-all # autostart of vm\n$/,
+      /^@reboot HOME=\S+ \S+ autostart start-all # autostart of vm\n$/,
     );
   });
 

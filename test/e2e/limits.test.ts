@@ -1,9 +1,10 @@
 /** Limits of qemu by a real systemd: a manager of the user, in a mount namespace whose /run says that systemd has booted. */
 import { expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";
-import { binary, type Sandbox } from "./harness.ts";
+import { assemble } from "../guests/assemble.ts";
+import { binary, Sandbox, until } from "./harness.ts";
 import { configure, isRoot, shell, smallSandbox, suite } from "./tools.ts";
 
 /** Prints JSON of status, and the groups of qemu. */
@@ -35,9 +36,52 @@ async function limitsInQemu(box: Sandbox): Promise<unknown> {
   }
 }
 
+/** What the guest reads of its disk in a second, measured for two. */
+async function measureReads(box: Sandbox): Promise<{ reads: number; bytes: number }> {
+  const qmp = await QmpClient.connect(join(box.work, "qmp.sock"));
+  try {
+    const look = async () => {
+      const [{ stats }] = (await qmp.executeUntyped("query-blockstats")) as [
+        { stats: { rd_operations: number; rd_bytes: number } },
+      ];
+      return { reads: stats.rd_operations, bytes: stats.rd_bytes, at: performance.now() };
+    };
+    const before = await look();
+    await Bun.sleep(2000);
+    const after = await look();
+    const seconds = (after.at - before.at) / 1000;
+    return { reads: (after.reads - before.reads) / seconds, bytes: (after.bytes - before.bytes) / seconds };
+  } finally {
+    qmp.close();
+  }
+}
+
 suite(
   "limits",
   () => {
+    test("of a disk: a guest that never stops reading gets what it may, and no more", async () => {
+      using box = new Sandbox();
+      configure(box, "MEMORY=16M\nCORES=1\nPORT=\nUSENETDEV=\n");
+      const image = Buffer.alloc(1 << 20);
+      const source = readFileSync(join(import.meta.dir, "../guests/reader.asm"), "utf8");
+      image.set(await assemble(`SECTORS equ 64\n${source}`));
+      writeFileSync(join(box.host, "reader.img"), image);
+      await box.ok(["create", "G", "--inplace", "--from=reader.img", "--disk-size=1M"]);
+      await box.ok(["run", "--detach"]);
+      // Without limits it is at least twice as fast, so that they are what holds it.
+      const isFast = async (): Promise<boolean> => (await measureReads(box)).reads > 64;
+      await until("it reads", isFast);
+      await box.ok(["disk", "set", "0", "--bps=1M"]);
+      const { bytes } = await measureReads(box);
+      expect(bytes / (1 << 20)).toBeWithin(0.01, 1.3);
+      await box.ok(["disk", "set", "0", "--bps=0", "--iops=20"]);
+      const { reads } = await measureReads(box);
+      expect(reads).toBeWithin(1, 25);
+      await box.ok(["disk", "set", "0", "--iops=0"]);
+      await until("it reads fast again", isFast);
+      await box.ok(["stop", "--force"]);
+    });
+
     test("of a disk: at the start, changed at once, and unchanged by a live backup", async () => {
       using box = smallSandbox();
       configure(box, "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(VIRT=16M)\n");

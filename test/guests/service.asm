@@ -12,15 +12,23 @@ main:	mov ah, 0x42
 	mov ax, 0x4300
 	call sector1
 	print "STARTED", LF
+	cli			; while it has not looked, or it might sleep through
 	mov dx, PM + 2
-	mov ax, 0x100		; power button
+	mov ax, 0x100		; power button: interrupt 9, the only one from now on
 	out dx, ax
-.wait:	sti
-	hlt			; until the timer, 18 times a second
-	mov dx, PM
+	mov al, 0xfb
+	out 0x21, al
+	mov al, 0xfd
+	out 0xa1, al
+.wait:	mov dx, PM
 	in ax, dx
 	test ah, 1
-	jz .wait
+	jnz .stop
+	sti
+	hlt
+	cli
+	jmp .wait
+.stop:	sti
 	inc dword [count + 4]
 	mov ax, 0x4300
 	call sector1

@@ -75,7 +75,9 @@ async function writeLine(context: Context, program: string | undefined): Promise
   const present = await readCrontab();
   const others = present.filter((line) => !line.endsWith(marker));
   const config = context.env.XDG_CONFIG_HOME;
-  const settings = config ? [`XDG_CONFIG_HOME=${quoteForCron(config)}`] : [];
+  // That of cron is of the user database, and the record may be in another: sudo may leave HOME alone.
+  const settings = [`HOME=${quoteForCron(context.home)}`];
+  if (config) settings.push(`XDG_CONFIG_HOME=${quoteForCron(config)}`);
   const own =
     program === undefined
       ? []

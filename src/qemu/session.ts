@@ -25,6 +25,7 @@ import type { Companion } from "./companion.ts";
 import { terminateQemu, waitForExit, TERMINATE_STEPS, stillRunningError, type TerminateStep } from "./end.ts";
 import type { Jail } from "./jail.ts";
 import type { ChildOptions, QemuChild } from "./jailed-child.ts";
+import { lockLog } from "./image-lock.ts";
 import { readLastLines } from "./last-lines.ts";
 
 /** A child process qemu, with a connection to its QMP monitor. */
@@ -118,6 +119,7 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
   const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  lockLog(log);
   let child: QemuChild;
   let companion: Companion | undefined;
   try {

@@ -3,7 +3,7 @@ import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { describeHolder, findFileHolder, findUsers, readArgv, type Holder } from "../process/holders.ts";
 import { isBlocksArgv } from "../qemu/blocks.ts";
-import { isImageInUse } from "../qemu/image-lock.ts";
+import { isImageInUse, isLogHeld } from "../qemu/image-lock.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { realPath } from "../lib/read-file.ts";
 import { WORK } from "../store/layout.ts";
@@ -75,9 +75,25 @@ export function refuseSuspended({ dir }: Workdir, command: string, hint = ""): v
   });
 }
 
+/**
+ * Waits for what `findRunning` does not see: a qemu that a killed command has just started, which would take the sockets of the
+ * next one, or one that is exiting. @returns as `findRunning`
+ */
+async function waitForStarting(work: Workdir): Promise<string | undefined> {
+  for (const deadline = Date.now() + END_WAIT_MS; isStarting(work) && Date.now() < deadline;) {
+    await Bun.sleep(RETRY_MS);
+    const how = await findRunning(work);
+    if (how !== undefined) return how;
+  }
+  return undefined;
+}
+
+/** Is there a qemu, or a program that starts it? */
+export const isStarting = ({ dir }: Workdir): boolean => isLogHeld(join(dir, WORK.qemuLog));
+
 /** Refuses while a qemu uses the working files. Otherwise no process changes the state of the TPM afterwards. */
 export async function refuseRunning(work: Workdir, command: string, hint = ""): Promise<void> {
-  const how = await findRunning(work);
+  const how = (await findRunning(work)) ?? (await waitForStarting(work));
   // `status` does without what ends a program.
   if (how === undefined) return (await import("./tpm.ts")).endTpm(work);
   throw new VmError("busy", `cannot ${command}: the VM is running (${how})`, {

@@ -9,7 +9,7 @@ import { remove } from "../store/remove.ts";
 import { endBackup, endResuming, isUndecided, putBack } from "../store/suspended.ts";
 import { isSuspended } from "../store/is-suspended.ts";
 import { bootTime, type Workdir } from "../store/workdir.ts";
-import { findQemus, findRunning } from "./in-use.ts";
+import { findQemus, findRunning, isStarting } from "./in-use.ts";
 import { killMachine, sendSignal } from "./kill-machine.ts";
 
 /** In SUSPENDING: the guest ran before it was paused to be suspended. */
@@ -76,7 +76,7 @@ const POLL_MS = 10;
 async function endWaiting(work: Workdir): Promise<void> {
   for (const deadline = Date.now() + END_MS; Date.now() < deadline; await Bun.sleep(POLL_MS)) {
     const found = findQemus(work);
-    if (found.length === 0) return;
+    if (found.length === 0 && !isStarting(work)) return;
     for (const qemu of found) sendSignal(qemu, "SIGKILL");
   }
 }

@@ -1,8 +1,10 @@
 import { describe, expect, spyOn, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { join } from "node:path";
+import { flock, LOCK_EX, LOCK_NB } from "../../src/process/libc.ts";
 import { signalError } from "../../src/process/signals.ts";
+import { lockLog } from "../../src/qemu/image-lock.ts";
 import * as watch from "../../src/vm/watch.ts";
 import { created } from "../fixtures/built.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
@@ -37,6 +39,23 @@ describe("run in the foreground", () => {
     // The installer's CD is ejected only after a shutdown by the guest; sockets are always removed.
     expect(existsSync(join(box.work, "FIRSTTIME"))).toBe(status !== 0);
     expect(readdirSync(box.work).filter((name) => name.endsWith(".sock"))).toEqual([]);
+  });
+
+  test("waits for a qemu that a killed command has started, and nothing else shows yet", async () => {
+    using box = await created();
+    const log = openSync(join(box.work, "qemu.log"), "a", 0o600);
+    lockLog(log);
+    const command = box.vm("run", "--detach");
+    await Bun.sleep(100);
+    expect(box.qemus).toEqual([]);
+    closeSync(log);
+    expect(await command).toMatchObject({ status: 0 });
+    expect(box.qemus).toHaveLength(1);
+    // qemu has inherited it.
+    const again = openSync(join(box.work, "qemu.log"), "r");
+    expect(flock(again, LOCK_EX | LOCK_NB)).toBe(false);
+    closeSync(again);
+    await box.ok("stop", "--force");
   });
 
   test("names the signal that killed qemu", async () => {

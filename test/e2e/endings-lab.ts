@@ -58,7 +58,8 @@ export interface State {
 export const STATES = ["nothing", "off", "images"] as const;
 export type StateName = (typeof STATES)[number];
 
-const SETTINGS = "MEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n";
+/** Without a jail, in which the stand-ins of `EndingsLab` would not see their plan. */
+const SETTINGS = "JAIL=off\nMEMORY=64M\nCORES=1\nPORT=\nDISKS=(AHCI=16M)\nSTOP_TIMEOUT=1\n";
 
 /** Random data, to give disks and snapshots a size. */
 const FILL = "dd if=/dev/urandom of=fill bs=1M count=4 status=none";

@@ -48,11 +48,15 @@ suite("headless", () => {
     const left = await box.leftovers();
     expect(left.map((line) => line.split(" ")[1]!.replace(/.*\//, ""))).toEqual(["qemu-system-x86_64"]);
     const pid = Number.parseInt(left[0]!, 10);
-    // A session of its own, which outlives a lost connection.
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-      .replace(/^.*\) /, "")
-      .split(" ");
-    expect({ session: Number(stat[3]), terminal: stat[4] }).toEqual({ session: pid, terminal: "0" });
+    // Another session, which outlives a lost connection.
+    const [own, its] = ["self", pid].map((of) => {
+      const [, , , session, terminal] = readFileSync(`/proc/${of}/stat`, "utf8")
+        .replace(/^.*\) /, "")
+        .split(" ");
+      return { session, terminal };
+    });
+    expect(its!.session).not.toBe(own!.session!);
+    expect(its!.terminal).toBe("0");
 
     const status = await statusOf(box);
     expect(status).toMatchObject({ name: "G", directory: box.host, state: "running", pid, job: false });

@@ -1,7 +1,8 @@
+import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { reasonOf } from "../lib/errors.ts";
-import { log } from "../lib/log.ts";
+import { log, snapshotName } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
@@ -39,6 +40,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
       warnIfNewer(hostdir, work);
     }
     try {
+      // Before the disks are removed: the symlink to them is there.
+      accessSync(hostdir, constants.W_OK);
       removeWork(hostdir, work);
     } catch (error) {
       throw fileError("cannot destroy the working files", error);
@@ -67,6 +70,10 @@ async function killJob(context: Context): Promise<void> {
 
 /** Warns if data newer than the last snapshot is about to be lost. */
 function warnIfNewer(hostdir: string, work: Workdir): void {
+  if (work.mark.arriving)
+    return log.warn(
+      `the disks are not complete, and come from ${snapshotName(work.mark.arriving.name)} in the repository, which stays: what the guest has written since is lost`,
+    );
   const disks = ownDisks(work.dir);
   const times = disks.map((name) => lstatOf(join(work.dir, name))?.mtimeMs ?? 0);
   const changed = Math.max(0, ...times);

@@ -3,8 +3,10 @@ import { dirname, join } from "node:path";
 import { sha256 } from "../lib/crypto.ts";
 import { readNamed } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
-import { exec, findProgram, isBusybox, lastLineOf } from "../process/exec.ts";
+import { within } from "../lib/within.ts";
+import { findProgram, isBusybox, lastLineOf, start } from "../process/exec.ts";
 import { pipe } from "../process/libc.ts";
+import { throwIfInterrupted } from "../process/signals.ts";
 import { buildJailArgv, FIRST_UID, type Jail } from "./jail.ts";
 import { isOfSystem, viewOf } from "./jail-view.ts";
 
@@ -108,6 +110,9 @@ export async function findProgramProblem(program: string, bwrap: string): Promis
   return problem === undefined ? undefined : `${plain(path)} does not start so: ${problem}`;
 }
 
+/** Time limit for a jail with a program that exits at once. */
+const ANSWER_MS = 30_000;
+
 /** @returns why it does not work, in one line */
 async function tryJail(
   bwrap: string,
@@ -123,9 +128,15 @@ async function tryJail(
   };
   const [readEnd, writeEnd] = pipe();
   try {
-    const start = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
-    const argv = [...buildJailArgv(jail, view, start), ...command];
-    const result = await exec(argv, { anyStatus: true, furtherFds: [writeEnd] });
+    const how = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
+    const argv = [...buildJailArgv(jail, view, how), ...command];
+    const child = start(argv, { furtherFds: [writeEnd] });
+    const result = await within(child.done, ANSWER_MS, () => new Error("it does not end")).catch(() => {});
+    throwIfInterrupted();
+    if (!result) {
+      child.kill("SIGKILL");
+      return `bwrap: it has not ended after ${ANSWER_MS / 1000} s`;
+    }
     if (result.status === 0) return undefined;
     const line = lastLineOf(result).replace(/^bwrap: /, "");
     return plain(command.length === 1 ? `bwrap: ${line}` : line);

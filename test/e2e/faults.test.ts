@@ -12,12 +12,12 @@ import {
   readFileSync,
   readlinkSync,
 } from "node:fs";
-import { renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Lab, seededRandom } from "./faults-lab.ts";
 import { ALL_VARIANTS, raceBackups, sweepCalls, sweepMoments, type Tally } from "./faults-sweeps.ts";
 import { binary } from "./harness.ts";
-import { isRoot, isTurn, rootTest, seed, smallSandbox, testInTurn, turnsOf } from "./tools.ts";
+import { expectError, isRoot, isTurn, rootTest, seed, smallSandbox, testInTurn, turnsOf } from "./tools.ts";
 
 /** Runs a sweep. @returns violations and the number of points */
 async function collect(
@@ -33,6 +33,10 @@ async function collect(
   if (wrong.length > 0) console.log(`VM_TEST_SEED=${seed}`);
   return { wrong, points };
 }
+
+// In a mount namespace of its own, so that all mounts disappear.
+const own = isRoot ? ["unshare", "--mount"] : ["unshare", "--user", "--map-root-user", "--mount"];
+const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
 
 describe("a fault leaves everything intact", () => {
   testInTurn(0)("kill -9 at 8 moments of backup and restore", async () => {
@@ -73,9 +77,6 @@ describe("a fault leaves everything intact", () => {
     expect(points).toBeGreaterThan(10);
   });
 
-  // In a mount namespace of its own, so that all mounts disappear.
-  const own = isRoot ? ["unshare", "--mount"] : ["unshare", "--user", "--map-root-user", "--mount"];
-  const mountable = Bun.spawnSync([...own, "mount", "-t", "tmpfs", "none", "/mnt"]).exitCode === 0;
   if (isTurn(0))
     (mountable || process.env.CI === "true" ? test : test.skip)(
       "a full disk during backup and restore",
@@ -127,6 +128,23 @@ describe("working files", () => {
     lab = await Lab.make({ inplace: false, uefi: false }, 1);
   });
   afterAll(() => lab[Symbol.dispose]());
+
+  (mountable || process.env.CI === "true" ? test : test.skip)(
+    "stay whole if the symlink to them cannot be removed",
+    async () => {
+      const { box } = lab;
+      const before = readdirSync(realpathSync(box.path(".work")));
+      const script = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"';
+      expectError(
+        await box.vm(["destroy"], {
+          program: [...own, "sh", "-ec", script, "sh", box.host, binary],
+        }),
+        74,
+        /cannot destroy the working files: .*read-only/i,
+      );
+      expect(readdirSync(realpathSync(box.path(".work")))).toEqual(before);
+    },
+  );
 
   /** Replaces `.work`. */
   const pointTo = (target: string): void => {

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NOT_INSTALLED, probeJail } from "../../src/qemu/probe-jail.ts";
 import { startQemu } from "../../src/qemu/session.ts";
+import { fastClock } from "../fixtures/fast-clock.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 let temp: Temp;
@@ -52,6 +53,12 @@ describe("what a jail can have on this host", () => {
       });
       expect(starts()).toBe(count);
     }
+  });
+
+  test("is nothing where bwrap does not end", async () => {
+    install("exec sleep 60");
+    using _clock = fastClock(60);
+    expect(await probe()).toMatchObject({ bwrap: undefined, problem: "bwrap: it has not ended after 30 s" });
   });
 
   test("is nothing without bwrap", async () => {

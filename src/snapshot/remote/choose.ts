@@ -124,9 +124,10 @@ function noSuchSnapshot(
       hint: `choose one by id: ${commandLine("restore", "--from-remote", shorten(newest.id))}`,
     });
   const vms = [...new Set(all.map((item) => plain(item.vm)))].join(", ");
+  const latest = all.at(-1);
   return new VmError("noInput", message, {
-    hint: vms
-      ? `it has snapshots of: ${vms}; for a directory without a VM its name must match`
+    hint: latest
+      ? `it has snapshots of: ${vms}; for a directory without a VM its name must match\nor choose one by id, such as the newest: ${commandLine("restore", "--from-remote", shorten(latest.id))}`
       : `push one: ${commandLine("snapshots", "push", "NAME")}`,
   });
 }

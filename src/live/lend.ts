@@ -7,7 +7,7 @@ import { lendFile } from "../qmp/send-descriptor.ts";
 import { WORK } from "../store/layout.ts";
 import { readMark } from "../store/mark.ts";
 
-type Monitor = typeof WORK.qmp | typeof WORK.backup;
+type Monitor = typeof WORK.qmp | typeof WORK.monitor | typeof WORK.backup;
 type AddedNode = ArgsOf<"blockdev-add">;
 
 /** Does qemu see only what was there at its start, as recorded then? */
@@ -30,6 +30,10 @@ export async function nameForQemu(
   return lendFile(join(workdir, monitor), path, flags | constants.O_NONBLOCK);
 }
 
+/** One that a program of the user's does not hold, unless the command of a run in the foreground has it. */
+const findFreeMonitor = (workdir: string): Monitor =>
+  readMark(workdir)?.run?.detached === true ? WORK.monitor : WORK.qmp;
+
 /** Has qemu close what it was handed of a file that it no longer uses. */
 export async function takeBack(qmp: QmpClient, workdir: string, path: string | undefined): Promise<void> {
   if (path === undefined || !isJailed(workdir)) return;
@@ -45,7 +49,7 @@ export async function addSnapshotNode(
   qmp: QmpClient,
   workdir: string,
   node: AddedNode,
-  monitor: Monitor = WORK.qmp,
+  monitor = findFreeMonitor(workdir),
 ): Promise<void> {
   if (!isJailed(workdir)) return void (await qmp.execute("blockdev-add", node));
   const lent: string[] = [];

@@ -1,8 +1,9 @@
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { hasErrno } from "../lib/errors.ts";
 import { withSocketAddress } from "../process/unix-socket.ts";
 import { connectBlocking, sendDescriptor } from "../process/descriptors.ts";
 import { checkReply, formatCommand, LENT, QMP_COMMANDS, type ArgsOf, type ReplyOf } from "./commands.ts";
-import { QmpError } from "./errors.ts";
+import { QmpError, QmpTimeout } from "./errors.ts";
 import { LineSplitter, parseQmpLine, type QmpMessage } from "./protocol.ts";
 
 /** qemu answers at once: no command of this connection takes time. */
@@ -13,7 +14,7 @@ const PIECE_BYTES = 1 << 16;
 /**
  * Executes a command with a descriptor. A connection of its own, as Bun's sockets cannot send descriptors; the monitor serves
  * one at a time.
- * @throws QmpError if qemu refuses it, a system error
+ * @throws QmpError if qemu refuses it, QmpTimeout (75) if another client is connected, a system error
  */
 const executeWithDescriptor = <Name extends "getfd" | "add-fd">(
   monitor: string,
@@ -51,6 +52,9 @@ const executeWithDescriptor = <Name extends "getfd" | "add-fd">(
       answer("qmp_capabilities");
       sendDescriptor(socket, Buffer.from(formatCommand(command, args, 2)), fd);
       return answer(command);
+    } catch (error) {
+      if (hasErrno(error, "EAGAIN")) throw new QmpTimeout(`no QMP greeting on ${monitor}`);
+      throw error;
     } finally {
       closeSync(socket);
     }

@@ -132,7 +132,8 @@ describe("working files", () => {
   (mountable || process.env.CI === "true" ? test : test.skip)(
     "stay whole if the symlink to them cannot be removed",
     async () => {
-      const { box } = lab;
+      using box = smallSandbox();
+      await box.ok(["create", "G"]);
       const before = readdirSync(realpathSync(box.path(".work")));
       const script = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"';
       expectError(

@@ -140,7 +140,7 @@ describe("working files", () => {
         await box.vm(["destroy"], {
           program: [...own, "sh", "-ec", script, "sh", box.host, binary],
         }),
-        74,
+        73,
         /cannot destroy the working files: .*read-only/i,
       );
       expect(readdirSync(realpathSync(box.path(".work")))).toEqual(before);

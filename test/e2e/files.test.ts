@@ -115,51 +115,54 @@ suite(
       expectError(await box.vm(["restore", "Q", "--only=/none/x"]), 66, /no such file/);
     });
 
-    test("mount: read-only, by its own rescue, until it is unmounted; the VM is not locked meanwhile", async () => {
-      const point = box.path("point");
-      mkdirSync(point);
-      const mount = box.start(["snapshots", "mount", "Q", "/srv", "point"]);
-      await until("it is mounted", () => mount.stderr().includes("is mounted"));
-      expect(sha256(join(point, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
-      expect(names(point)).toContain("new\nline");
-      expect(readlinkSync(join(point, "loop"))).toBe("loop");
-      expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
-      expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
-      await box.ok(["snapshots", "describe", "Z", "another one"]);
-      expectError(
-        await box.vm(["snapshots", "describe", "Q", "it"]),
-        75,
-        /Q is being read by \S*vm snapshots mount Q/,
-      );
-      await shell(`fusermount3 -u '${point}'`, box.top);
-      expect(await mount.done).toMatchObject({ status: 0 });
-      const killed = box.start(["snapshots", "mount", "Q", "point"]);
-      await until("it is mounted", () => killed.stderr().includes("is mounted"));
-      expect(readlinkSync(join(point, "etc/abs"))).toBe("os-release");
-      // Of the guest, as all is that symlinks refer to.
-      expect(readlinkSync(join(point, "srv/out"))).toBe("../etc/passwd");
-      expect(() => readFileSync(join(point, "srv/out"))).toThrow("ENOENT");
-      expect(() => readFileSync(join(point, "srv/behind"))).toThrow("EACCES");
-      killed.kill("SIGKILL");
-      await untilQuiet(box);
-      expect(names(point)).toEqual([]);
-      const dead = box.start(["snapshots", "mount", "Q", "point"]);
-      await until("it is mounted", () => dead.stderr().includes("is mounted"));
-      const sshfs = processesIn(box.top).filter((line) => /^\d+ \S*sshfs -f /.test(line));
-      expect(sshfs).toHaveLength(1);
-      for (const pid of [parseInt(sshfs[0]!, 10), dead.pid]) process.kill(pid, "SIGKILL");
-      await untilQuiet(box);
-      expect(() => names(point)).toThrow("ENOTCONN");
-      expect((await box.vm(["doctor"])).stdout).toMatch(/^mount .*fusermount3 -u -z /m);
-      expectError(
-        await box.vm(["snapshots", "mount", "none", "point"]),
-        66,
-        /unmounted \S*point, where an earlier/,
-      );
-      expect(names(point)).toEqual([]);
-      await box.ok(["snapshots", "describe", "Q", "was mounted"]);
-      expect(names(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);
-    });
+    testInTurn(1, 4)(
+      "mount: read-only, by its own rescue, until it is unmounted; the VM is not locked meanwhile",
+      async () => {
+        const point = box.path("point");
+        mkdirSync(point);
+        const mount = box.start(["snapshots", "mount", "Q", "/srv", "point"]);
+        await until("it is mounted", () => mount.stderr().includes("is mounted"));
+        expect(sha256(join(point, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
+        expect(names(point)).toContain("new\nline");
+        expect(readlinkSync(join(point, "loop"))).toBe("loop");
+        expect(() => writeFileSync(join(point, "x"), "")).toThrow("EROFS");
+        expect(readFileSync("/proc/self/mounts", "utf8")).toMatch(/ fuse\S* ro,nosuid,nodev,noexec,/);
+        await box.ok(["snapshots", "describe", "Z", "another one"]);
+        expectError(
+          await box.vm(["snapshots", "describe", "Q", "it"]),
+          75,
+          /Q is being read by \S*vm snapshots mount Q/,
+        );
+        await shell(`fusermount3 -u '${point}'`, box.top);
+        expect(await mount.done).toMatchObject({ status: 0 });
+        const killed = box.start(["snapshots", "mount", "Q", "point"]);
+        await until("it is mounted", () => killed.stderr().includes("is mounted"));
+        expect(readlinkSync(join(point, "etc/abs"))).toBe("os-release");
+        // Of the guest, as all is that symlinks refer to.
+        expect(readlinkSync(join(point, "srv/out"))).toBe("../etc/passwd");
+        expect(() => readFileSync(join(point, "srv/out"))).toThrow("ENOENT");
+        expect(() => readFileSync(join(point, "srv/behind"))).toThrow("EACCES");
+        killed.kill("SIGKILL");
+        await untilQuiet(box);
+        expect(names(point)).toEqual([]);
+        const dead = box.start(["snapshots", "mount", "Q", "point"]);
+        await until("it is mounted", () => dead.stderr().includes("is mounted"));
+        const sshfs = processesIn(box.top).filter((line) => /^\d+ \S*sshfs -f /.test(line));
+        expect(sshfs).toHaveLength(1);
+        for (const pid of [parseInt(sshfs[0]!, 10), dead.pid]) process.kill(pid, "SIGKILL");
+        await untilQuiet(box);
+        expect(() => names(point)).toThrow("ENOTCONN");
+        expect((await box.vm(["doctor"])).stdout).toMatch(/^mount .*fusermount3 -u -z /m);
+        expectError(
+          await box.vm(["snapshots", "mount", "none", "point"]),
+          66,
+          /unmounted \S*point, where an earlier/,
+        );
+        expect(names(point)).toEqual([]);
+        await box.ok(["snapshots", "describe", "Q", "was mounted"]);
+        expect(names(box.tmp).filter((name) => name.includes("temporary"))).toEqual([]);
+      },
+    );
 
     test("damaged superblocks end in an error, in bounded time", async () => {
       const image = join(box.top, "root.raw");

@@ -16,6 +16,7 @@ import {
   smallSandbox,
   suite,
   untilQuiet,
+  testInTurn,
 } from "./tools.ts";
 
 let iso: Guests;
@@ -96,20 +97,23 @@ suite("headless", () => {
       expectError(await box.vm([command]), 66, /the VM in .* is not running/);
   });
 
-  test("stop resumes a paused guest and presses the power button, again if the guest has missed the first", async () => {
-    // Like a booting guest, which does not handle the button yet.
-    using box = await linux(
-      "kill $(cat /acpid.pid); echo READY; sleep 3; acpid -c /etc/acpi -p /acpid.pid -l /acpid.log; sleep 1000",
-    );
-    await until("the guest", () => box.console().includes("READY"));
-    await box.ok(["pause"]);
-    const { stderr } = await box.ok(["stop"]);
-    expect(stderr).toContain("the guest shut down");
-    expect(box.console()).toContain("POWER BUTTON");
-    expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
-    await box.ok(["backup"]);
-    expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "offline" });
-  });
+  testInTurn(1, 4)(
+    "stop resumes a paused guest and presses the power button, again if the guest has missed the first",
+    async () => {
+      // Like a booting guest, which does not handle the button yet.
+      using box = await linux(
+        "kill $(cat /acpid.pid); echo READY; sleep 3; acpid -c /etc/acpi -p /acpid.pid -l /acpid.log; sleep 1000",
+      );
+      await until("the guest", () => box.console().includes("READY"));
+      await box.ok(["pause"]);
+      const { stderr } = await box.ok(["stop"]);
+      expect(stderr).toContain("the guest shut down");
+      expect(box.console()).toContain("POWER BUTTON");
+      expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "powered-off" } });
+      await box.ok(["backup"]);
+      expect(JSON.parse(box.read("backups/S0/manifest.json"))).toMatchObject({ consistency: "offline" });
+    },
+  );
 
   test("a guest that shuts down: status shows the exit reason, the next command records it", async () => {
     using box = smallSandbox();

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { dependencies, version } from "../../package.json";
 import { JOB_FILES } from "../../src/rescue/assets.ts";
 import { binary, checkout, Sandbox } from "./harness.ts";
-import { configure, listing, mode, names, rootTest, shell, suite } from "./tools.ts";
+import { configure, listing, mode, names, rootTest, shell, suite, testInTurn } from "./tools.ts";
 
 const [platform, debArch, rpmArch] =
   process.arch === "arm64" ? ["arm64", "arm64", "aarch64"] : ["x64", "amd64", "x86_64"];
@@ -116,7 +116,7 @@ suite(
         expect(filesIn(root).filter((name) => !name.startsWith("var/"))).toEqual([]);
       });
 
-      test("lintian reports only explained tags", async () => {
+      testInTurn(1, 4)("lintian reports only explained tags", async () => {
         const said =
           await Bun.$`lintian --allow-root --tag-display-limit 0 -I --fail-on error,warning,info ${join(out, DEB)}`
             .nothrow()

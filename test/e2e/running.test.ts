@@ -63,7 +63,7 @@ suite(
       iso = await guests();
     });
 
-    test("Ctrl-C presses the power button; the run ends with 130", async () => {
+    testInTurn(0, 4)("Ctrl-C presses the power button; the run ends with 130", async () => {
       using box = smallSandbox();
       await box.ok(["create", "L", iso.linuxIso]);
       box.write("guest.sh", "echo READY; sleep 1000");

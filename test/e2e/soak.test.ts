@@ -2,7 +2,7 @@
  * Every command that changes a VM: killed, concurrent, without space, on damaged files. A sample;
  * `scripts/soak --only=kills,mix,full,flips` runs longer.
  */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect } from "bun:test";
 import { copyFileSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { AUTOSTART_SCENARIOS, sweepAutostartKills } from "./autostart-faults.ts";
@@ -40,7 +40,7 @@ suiteInTurn(1)(
       return { wrong, points };
     }
 
-    test("the oracle detects lost, mixed, and incomplete data", async () => {
+    testInTurn(2, 4)("the oracle detects lost, mixed, and incomplete data", async () => {
       const lab = await labs.get({ inplace: false });
       await lab.load("whole");
       const { box } = lab;

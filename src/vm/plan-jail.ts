@@ -112,7 +112,11 @@ export async function planConfined(
   let paths: WantedPath[];
   try {
     paths = [
-      ...(machine ? pathsOfMachine(machine) : []),
+      // Those of a rescue whose state is saved are relative.
+      ...(machine ? pathsOfMachine(machine) : []).map((item) => ({
+        ...item,
+        path: resolve(directory, item.path),
+      })),
       ...(offline ? [] : pathsOfResolver(own)),
       ...further,
     ];

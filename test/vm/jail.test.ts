@@ -63,6 +63,13 @@ describe.skipIf(!Bun.which("bwrap"))("with bubblewrap", () => {
     });
   });
 
+  test("a relative path is one in the working directory", async () => {
+    temp.write("work/share/file", "");
+    const shares: Machine["shares"] = [{ tag: "in", path: "share", writable: true, security: "none" }];
+    const { jail } = await plan({ shares });
+    expect(jail!.root!.view().paths).toContainEqual({ path: temp.path("work/share"), access: "write" });
+  });
+
   test("a share of the whole host leaves no root of its own", async () => {
     const shares: Machine["shares"] = [{ tag: "all", path: "/", writable: false, security: "none" }];
     expect((await plan({ shares })).record).toMatchObject({

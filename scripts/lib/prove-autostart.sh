@@ -150,7 +150,8 @@ host_initrd() {
   mkdir -p "$scratch/initrd"/{bin,new,dev,modules}
   cp "$(command -v busybox)" "$scratch/initrd/bin/busybox"
   ln -sf busybox "$scratch/initrd/bin/sh"
-  for module in virtio_pci virtio_blk ext4 crc32c_generic; do
+  # button and evdev: logind is to hear of the power button.
+  for module in button evdev virtio_pci virtio_blk ext4 crc32c_generic; do
     modprobe -S "$release" --show-depends "$module" | sed -n 's/^insmod \(\S*\).*/\1/p'
   done | awk '!seen[$0]++' >"$scratch/modules"
   while read -r file; do

@@ -4,7 +4,7 @@ import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileS
 import { join } from "node:path";
 import type { Guests } from "../guests/build.ts";
 import { guests, until, type Sandbox } from "./harness.ts";
-import { configure, expectError, sampled, shell, smallSandbox, suite } from "./tools.ts";
+import { configure, expectError, sampled, shell, smallSandbox, suite, testInTurn } from "./tools.ts";
 
 /**
  * Prints the disks whenever they change: serial number, path in /sys, size, first bytes. Marks empty ones. Then the first
@@ -203,7 +203,7 @@ suite("while the guest runs", () => {
       }
     });
 
-    test("a paused guest keeps its disks (75)", async () => {
+    testInTurn(1, 4)("a paused guest keeps its disks (75)", async () => {
       await box.ok(["restore", "S3"]);
       await box.ok(["run", "--detach"]);
       await seen(box, { "disk-1": 8 });

@@ -168,7 +168,7 @@ suite("headless", () => {
     await box.ok(["stop", "--force"]);
   });
 
-  test("--wait: for a time, for SSH; reports a guest that is off", async () => {
+  testInTurn(2, 4)("--wait: for a time, for SSH; reports a guest that is off", async () => {
     using box = await linux("ifconfig eth0 10.0.2.15 up; while :; do echo SSH-2.0-test | nc -l -p 22; done", [
       "--ssh",
       "--wait=ssh",

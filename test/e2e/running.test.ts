@@ -94,7 +94,7 @@ suite(
       expect(runNumber(box)).toBe(2);
     });
 
-    test("-t shuts the guest down after that time: 124, and the batch ends", async () => {
+    testInTurn(0, 4)("-t shuts the guest down after that time: 124, and the batch ends", async () => {
       using box = smallSandbox();
       await box.ok(["create", "L", iso.linuxIso]);
       box.write("guest.sh", "sleep 1000");

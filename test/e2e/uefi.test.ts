@@ -68,7 +68,7 @@ suite("UEFI", () => {
     expect(box.console()).toContain("BOOTED FROM DISK");
   });
 
-  test("a UEFI VM boots by BIOS with --no-uefi, and vice versa", async () => {
+  testInTurn(0, 4)("a UEFI VM boots by BIOS with --no-uefi, and vice versa", async () => {
     using box = uefiSandbox();
     await box.ok(["@create", "E", iso.installerIso]);
     await box.ok(["--no-uefi", "@run", "@run"]);

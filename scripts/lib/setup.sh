@@ -62,7 +62,7 @@ check   dnsmasq                dnsmasq-base                dnsmasq           dns
 check   passt                  passt                       passt             passt                   passt              passt
 check   nft                    nftables                    nftables          nftables                nftables           nftables
 check   ip                     iproute2                    iproute2          iproute                 iproute2           iproute2
-check   bwrap                  bubblewrap                  bubblewrap        bubblewrap              bubblewrap             bubblewrap
+run     bwrap                  bubblewrap                  bubblewrap        bubblewrap              bubblewrap             bubblewrap
 check   restic                 restic                      restic            restic                  restic             restic
 check   fusermount3            fuse3                       fuse3             fuse3                   fuse3              fuse3
 check   sshfs                  sshfs                       fuse-sshfs        fuse-sshfs              sshfs              sshfs

@@ -51,7 +51,7 @@ export interface JailStart {
   directory: string;
   /** A pipe that bwrap tells the pid of qemu (`readJailedPid`). */
   infoFd: number;
-  /** Signal that it gets when the program that started it dies. */
+  /** Signal that it gets when the program that started it dies; with a root of its own, by watch-jailed.ts. */
   whenOrphaned: "TERM" | "none";
 }
 
@@ -71,7 +71,7 @@ export function buildJailArgv(
 function buildRootArgs(
   { bwrap, offline }: JailRoot,
   { paths, links }: JailView,
-  { directory, infoFd, whenOrphaned }: JailStart,
+  { directory, infoFd }: JailStart,
 ): string[] {
   return [
     bwrap,
@@ -81,8 +81,6 @@ function buildRootArgs(
     "--unshare-cgroup-try",
     ...(offline ? ["--unshare-net"] : []),
     "--as-pid-1",
-    // Until setpriv sets the signal that lets qemu flush its images.
-    ...(whenOrphaned === "none" ? [] : ["--die-with-parent"]),
     "--info-fd",
     String(infoFd),
     "--tmpfs",
@@ -115,8 +113,8 @@ function buildPrivilegeArgs(
   const kept = user && ["-all", ...user.capabilities.map((name) => `+${name}`)].join(",");
   const options = [
     ...(root ? [] : ["--no-new-privs"]),
-    // A change of the user clears it; in a jail its parent is bwrap, which gets the same signal.
-    ...(whenOrphaned === "none" ? [] : ["--pdeathsig", whenOrphaned]),
+    // A change of the user clears it.
+    ...(root || whenOrphaned === "none" ? [] : ["--pdeathsig", whenOrphaned]),
     ...(user
       ? [
           "--reuid",

@@ -1,12 +1,13 @@
-import { closeSync, read } from "node:fs";
+import { closeSync, read, writeSync } from "node:fs";
 import { constants } from "node:os";
 import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
-import { forbidCoreDumps, pipe, signalAtHangUp } from "../process/libc.ts";
+import { forbidCoreDumps, pipe } from "../process/libc.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
 import { sealDirectory } from "./seal-jail.ts";
+import { watchJailed } from "./watch-jailed.ts";
 
 /** A qemu, in its jail or without one. */
 export interface QemuChild extends Child {
@@ -35,24 +36,25 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
-  // bwrap, which outlives this program in no case, has no right to signal another user's process.
-  const lifeline = jail.root && jail.user && whenOrphaned !== "none" ? pipe() : undefined;
+  const lifeline = jail.root && whenOrphaned !== "none" ? pipe() : undefined;
   const view = jail.root?.view();
   const words = buildJailArgv(jail, view, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
   let child: Child;
   try {
-    child = start([...words, requireProgram(qemu!), ...args], {
+    const command = [...words, requireProgram(qemu!), ...args];
+    child = start(lifeline ? watchJailed(command) : command, {
       ...options,
       ...(jail.root && {
-        furtherFds: [...furtherFds, writeEnd, ...(lifeline ? [lifeline[0]] : [])],
+        furtherFds: [...furtherFds, writeEnd],
         env: { ...noEnvironment(), ...options.env },
       }),
+      ...(lifeline && { stdin: lifeline[0], whenOrphaned: "none" }),
     });
   } catch (error) {
-    for (const fd of [readEnd, ...(lifeline ?? [])]) closeSync(fd);
+    for (const fd of [readEnd, ...(lifeline ? [lifeline[1]] : [])]) closeSync(fd);
     throw error;
   } finally {
-    closeSync(writeEnd);
+    for (const fd of [writeEnd, ...(lifeline ? [lifeline[0]] : [])]) closeSync(fd);
   }
   if (child.pid > 0) forbidCoreDumps(child.pid);
   if (!jail.root) {
@@ -62,12 +64,15 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   // Of others' jails, only root can change the mounts.
   const sealed =
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
-  return followJailed(child, readEnd, sealed, lifeline);
+  return followJailed(child, readEnd, sealed, lifeline?.[1]);
 }
 
 const MAX_INFO_BYTES = 4096;
 
-/** What bwrap writes before qemu is started, in pieces: it would die of a closed pipe. Closes the descriptor. */
+/**
+ * What bwrap writes before qemu is started, in pieces: it would die of a closed pipe. Closes the descriptor.
+ * @returns an object of JSON; less if bwrap has failed
+ */
 async function readInfo(fd: number): Promise<string> {
   const bytes = Buffer.alloc(MAX_INFO_BYTES);
   let length = 0;
@@ -75,7 +80,8 @@ async function readInfo(fd: number): Promise<string> {
     for (;;) {
       const more = await readPiece(fd, bytes.subarray(length));
       length += more;
-      if (more === 0 || length === bytes.length) return bytes.toString("latin1", 0, length);
+      const text = bytes.toString("latin1", 0, length);
+      if (more === 0 || length === bytes.length || text.endsWith("}\n")) return text;
     }
   } finally {
     closeSync(fd);
@@ -88,25 +94,24 @@ const readPiece = (fd: number, to: Buffer): Promise<number> =>
 
 /**
  * bwrap is qemu's parent: it waits for it, and exits as it does.
- * @param lifeline a pipe whose reading end qemu has, too: it ends with this program
+ * @param lifeline the end to write to of a pipe that is watched
  */
 function followJailed(
   child: Child,
   readEnd: number,
   sealed: string | undefined,
-  lifeline: [read: number, write: number] | undefined,
+  lifeline: number | undefined,
 ): QemuChild {
   let isOver = false;
   void child.done.then(() => {
     isOver = true;
-    for (const fd of lifeline ?? []) closeSync(fd);
+    if (lifeline !== undefined) endWatch(lifeline);
   });
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
     // bwrap may have started it before its own limit was set.
     if (pid !== undefined) forbidCoreDumps(pid);
-    if (pid !== undefined && lifeline && !isOver) signalAtHangUp(lifeline[0], pid, constants.signals.SIGTERM);
     return pid ?? child.pid;
   });
   return {
@@ -131,6 +136,15 @@ function followJailed(
       if (pid !== undefined) sendTo(child.pid, "SIGKILL");
     },
   };
+}
+
+function endWatch(lifeline: number): void {
+  try {
+    writeSync(lifeline, "\n");
+  } catch {
+    // The shell has ended: SIGKILL to its process group.
+  }
+  closeSync(lifeline);
 }
 
 const nameOfSignal = (number: number): string =>

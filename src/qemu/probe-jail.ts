@@ -1,4 +1,13 @@
-import { closeSync, mkdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { sha256 } from "../lib/crypto.ts";
 import { readNamed } from "../lib/read-file.ts";
@@ -36,25 +45,31 @@ export async function probeJail(cacheDirectory: string | undefined): Promise<Jai
   const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
   const bwrap = findProgram("bwrap");
   if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED, forget: () => {} };
-  const mark = cacheDirectory && join(cacheDirectory, "jail");
+  const mark = markIn(cacheDirectory);
   const forget = (): void => {
     if (mark !== undefined) rmSync(mark, { force: true });
   };
   const host = identifyHost(bwrap);
-  const works = mark !== undefined && readJailMark(mark) === host;
+  const works = mark !== undefined && readJailMark(mark)[0] === host;
   const problem = works ? undefined : await tryJail(bwrap, setpriv);
   if (problem !== undefined) return { bwrap: undefined, setpriv, problem, forget };
-  if (mark !== undefined && !works) remember(mark, host);
+  if (mark !== undefined && !works) remember(mark, [host]);
   return { bwrap, setpriv, problem: undefined, forget };
 }
 
-const MAX_MARK_BYTES = 256;
+const markIn = (cacheDirectory: string | undefined): string | undefined =>
+  cacheDirectory && join(cacheDirectory, "jail");
 
-function readJailMark(path: string): string | undefined {
+const MAX_MARK_BYTES = 4096;
+/** Programs that are remembered. */
+const MAX_PROGRAMS = 16;
+
+/** Checksums, a line each: of the host, and of programs outside of /usr that start in a jail. */
+function readJailMark(path: string): string[] {
   try {
-    return readNamed(path, MAX_MARK_BYTES).toString();
+    return readNamed(path, MAX_MARK_BYTES).toString().split("\n");
   } catch {
-    return undefined;
+    return [];
   }
 }
 
@@ -93,21 +108,40 @@ function readOwnLimits(): string[] {
 }
 
 /** Best effort: without it each start tries again. */
-function remember(mark: string, host: string): void {
+function remember(mark: string, lines: readonly string[]): void {
   try {
     mkdirSync(dirname(mark), { recursive: true, mode: 0o700 });
-    writeFileSync(mark, host, { mode: 0o600 });
+    writeFileSync(mark, lines.join("\n"), { mode: 0o600 });
   } catch {
     // HOME may be read-only or absent.
   }
 }
 
-/** Why a qemu that is not the system's cannot be confined: it may need more than what is installed with it. */
-export async function findProgramProblem(program: string, bwrap: string): Promise<string | undefined> {
+/**
+ * Why a qemu that is not the system's cannot be confined: it may need more than what is installed with it. That it can is
+ * remembered until it is replaced, or the host is tried again (`probeJail`, which the caller has called).
+ */
+export async function findProgramProblem(
+  program: string,
+  bwrap: string,
+  cacheDirectory: string | undefined,
+): Promise<string | undefined> {
   const path = findProgram(program);
   if (path === undefined || isOfSystem(path)) return undefined;
+  const mark = markIn(cacheDirectory);
+  const [host, ...known] = mark === undefined ? [] : readJailMark(mark);
+  const identity = identifyProgram(path);
+  if (known.includes(identity)) return undefined;
   const problem = await tryJail(bwrap, undefined, [path, "--version"]);
-  return problem === undefined ? undefined : `${plain(path)} does not start so: ${problem}`;
+  if (problem !== undefined) return `${plain(path)} does not start so: ${problem}`;
+  if (mark !== undefined && host !== undefined)
+    remember(mark, [host, ...[identity, ...known].slice(0, MAX_PROGRAMS)]);
+  return undefined;
+}
+
+function identifyProgram(path: string): string {
+  const { dev, ino, size, mtimeMs } = statSync(path);
+  return sha256([path, realpathSync(path), dev, ino, size, mtimeMs].join("\n"));
 }
 
 /** Time limit for a jail with a program that exits at once. */

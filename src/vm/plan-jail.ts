@@ -106,7 +106,7 @@ export async function planConfined(
   if (loose) return withoutRoot(loose.reason);
   if (pathsOfDirectory(directory).length > MOST_FILES)
     return withoutRoot(`over ${MOST_FILES} files in ${plain(directory)}`);
-  const broken = await findProgramProblem(program, bwrap);
+  const broken = await findProgramProblem(program, bwrap, context.cacheDirectory);
   if (broken !== undefined) return withoutRoot(broken);
   const offline = !usesHostNetwork(traits);
   let paths: WantedPath[];

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { NOT_INSTALLED, probeJail } from "../../src/qemu/probe-jail.ts";
+import { findProgramProblem, NOT_INSTALLED, probeJail } from "../../src/qemu/probe-jail.ts";
 import { startQemu } from "../../src/qemu/session.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { Temp } from "../fixtures/temp.ts";
@@ -64,6 +64,38 @@ describe("what a jail can have on this host", () => {
   test("is nothing without bwrap", async () => {
     process.env.PATH = temp.directory("bin");
     expect(await probe()).toMatchObject({ bwrap: undefined, problem: NOT_INSTALLED });
+  });
+});
+
+const findOwn = async () => {
+  const { bwrap } = await probe();
+  return await findProgramProblem("own-qemu", bwrap!, temp.path("cache"));
+};
+const installQemu = (text: string): void => void temp.write("bin/own-qemu", `#!/bin/sh\n${text}\n`, 0o755);
+
+describe("a qemu outside of /usr", () => {
+  const LAST = 'while [ $# -gt 1 ]; do shift; [ "$1" != -- ] || last=$2; done';
+  test("is tried once, again when it is replaced, and again after a failed start", async () => {
+    install("exit 0");
+    installQemu("exit 0");
+    expect([await findOwn(), await findOwn()]).toEqual([undefined, undefined]);
+    expect(starts()).toBe(2);
+    installQemu("echo 'another one'");
+    await findOwn();
+    await findOwn();
+    expect(starts()).toBe(3);
+    (await probe()).forget();
+    await findOwn();
+    expect(starts()).toBe(5);
+  });
+
+  test("is tried each time while it does not start in a jail", async () => {
+    install(`${LAST}; case $last in */own-qemu) echo 'no libx.so' >&2; exit 127 ;; esac; exit 0`);
+    installQemu("exit 0");
+    for (const count of [2, 3]) {
+      expect(await findOwn()).toBe(`${temp.path("bin/own-qemu")} does not start so: no libx.so`);
+      expect(starts()).toBe(count);
+    }
   });
 });
 

@@ -79,7 +79,7 @@ export const sumRoots = (jobs: readonly ImageJob[]): number =>
 const findRoot = (image: ReadImage): ReadImage => (image.base ? findRoot(image.base) : image);
 
 /** How long the tables of images in a repository are read for holes. What is not read is copied as data, at 100 MB/s or less. */
-const TABLES_MS = 300;
+const TABLES_MS = 500;
 
 /**
  * Creates the disks: overlays on the snapshot's images, or standalone copies. Each gets a dirty bitmap for the next

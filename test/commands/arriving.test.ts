@@ -143,6 +143,20 @@ test("status names the full directory when copying has stopped for lack of space
   );
 });
 
+test.each([["--dry-run"], ["--escaped"], ["--key-file=k"]])(
+  "restore --from-remote %s without --only: the hint lists the repository (exit 64)",
+  async (option) => {
+    using box = await written();
+    const { status, stderr } = await box.vm("restore", "S0", "--from-remote", option);
+    expect(stderr).toMatch(/needs --only\n.*list the snapshots: \S+ snapshots --remote$/m);
+    expect(status).toBe(64);
+    const wrong = await box.vm("restore", "S0", "--from-remote", "--only=etc", "-n");
+    expect(wrong.stderr).toContain("snapshots ls --remote S0");
+    const whole = await box.vm("restore", "S0", "--from-remote", "--only=/", "-n");
+    expect(whole.stderr).toMatch(/restore all: \S+ restore S0 --from-remote$/m);
+  },
+);
+
 test("run refuses a disk on a bus that does not wait for the repository (exit 78)", async () => {
   using box = await arriving();
   const { canWait, refuseHasty } = await import("../../src/vm/arriving.ts");

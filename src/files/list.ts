@@ -104,10 +104,8 @@ export async function listFiles(context: Context, request: ListRequest): Promise
 /** Other directories of it may be listed in time. */
 function cutListing(place: SnapshotPlace, request: ListRequest, cannot: string, count: number): VmError {
   const { path = "/", recursive } = request;
-  const again = [
-    ...["snapshots", "ls", ...(place.remote ? ["--remote"] : []), place.snapshot.name, path],
-    ...(recursive ? ["--recursive"] : []),
-  ];
+  const choice = [...(place.remote ? ["--remote"] : []), place.snapshot.name, path];
+  const again = ["snapshots", "ls", ...choice, ...(recursive ? ["--recursive"] : [])];
   const parts = `see its directories, and list one of them: ${listingOf(place)(path)}\n`;
   return new VmError("timeout", `${cannot}: time limit reached after ${count} entries, the rest is missing`, {
     hint: `${recursive ? parts : ""}allow more time: ${commandLine("--timeout=3600", ...again)}`,

@@ -164,20 +164,20 @@ function readReason(workdir: string): { reason?: string } {
   return reason ? { reason: plain(reason) } : {};
 }
 
-type ListedJob = Awaited<ReturnType<typeof listJobs>>[number];
+type CopyingJob = Awaited<ReturnType<typeof listCopying>>[number];
 
 /** None if qemu does not say. */
-async function readJobs({ dir }: Workdir): Promise<ListedJob[]> {
+async function readJobs({ dir }: Workdir): Promise<CopyingJob[]> {
   try {
     using qmp = await connect(dir);
-    return await listJobs(qmp.client);
+    return await listCopying(qmp.client);
   } catch {
     return [];
   }
 }
 
 /** How much of the disks that are still copied is here. */
-function percentOfJobs(jobs: readonly ListedJob[]): number | undefined {
+function percentOfJobs(jobs: readonly CopyingJob[]): number | undefined {
   const total = jobs.reduce((sum, job) => sum + job["total-progress"], 0);
   const done = jobs.reduce((sum, job) => sum + job["current-progress"], 0);
   return total > 0 ? Math.floor((100 * done) / total) : undefined;
@@ -241,7 +241,7 @@ async function flushDisks(work: Workdir): Promise<boolean> {
 const JOB = "arrive-";
 
 /** Those that copy disks. */
-const listJobs = async (qmp: QmpClient) =>
+const listCopying = async (qmp: QmpClient) =>
   (await qmp.execute("query-jobs")).filter(({ id }) => id.startsWith(JOB));
 
 /** `disk0` */
@@ -269,7 +269,7 @@ export async function continueCopying(qmp: QmpClient, work: Workdir): Promise<bo
 
 /** Bytes that qemu has copied, or looked at; undefined if no job runs. */
 export async function readCopied(qmp: QmpClient): Promise<number | undefined> {
-  const jobs = await listJobs(qmp);
+  const jobs = await listCopying(qmp);
   if (!jobs.some(({ status }) => status === "running")) return undefined;
   return jobs.reduce((sum, job) => sum + job["current-progress"], 0);
 }

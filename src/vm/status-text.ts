@@ -10,7 +10,6 @@ import { isDiskName } from "../store/layout.ts";
 import { explainExited } from "./explain-exited.ts";
 import { describeChange } from "./change-text.ts";
 import { formatDiskLimits } from "./disks.ts";
-import { describeResumeCondition } from "./guest-errors.ts";
 import type { JailRecord } from "../store/mark-types.ts";
 import type { ListedNic } from "./nics.ts";
 import { formatReach } from "./reach.ts";
@@ -186,8 +185,11 @@ function formatArriving(arriving: NonNullable<Status["arriving"]>, state: Status
   const { snapshot, disks, repository, reason, percent, full } = arriving;
   const what = `${disks.join(", ")}: ${repository === "serves" ? "being copied from" : "a part is only in"} ${plain(snapshot)} in the repository`;
   const part = percent === undefined ? "" : `, ${percent} % done`;
-  if (full !== undefined)
+  if (full !== undefined) {
+    // Synchronous, and rarely needed.
+    const { describeResumeCondition } = require("./guest-errors.ts") as typeof import("./guest-errors.ts");
     return `${what}${part}; copying stopped, no space left in ${full}: it continues as soon as ${describeResumeCondition(full)}`;
+  }
   if (repository === "serves") return `${what}${part}`;
   if (repository === "away")
     return `${what}${part}; it cannot be read now${reason === undefined ? "" : ` (${reason})`}: the guest is paused when it needs that part, and resumed when it can be read again`;

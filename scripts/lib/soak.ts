@@ -300,13 +300,13 @@ async function disturbAll(): Promise<void> {
     lines();
   }
   if (sweepWanted("export")) {
-    await sweepExportKills(sweep, kills);
     if (mountable && (await canLoop())) await sweepExportFull(sweep, quick ? 1 : Number(values.steps));
+    await sweepExportKills(sweep, kills);
     lines();
   }
   if (sweepWanted("files")) {
-    await sweepFileKills(sweep, kills);
     if (mountable && (await canLoop())) await sweepFilesFull(sweep, quick ? 2 : Number(values.steps));
+    await sweepFileKills(sweep, kills);
     lines();
   }
   if (sweepWanted("arriving")) {

@@ -72,28 +72,30 @@ export default define({
     const { validateSnapshotReference } = await import("../store/snapshots.ts");
     const name = args.snapshot || undefined;
     if (name !== undefined) validateSnapshotReference(name);
+    const remote = args["from-remote"] === true;
+    const listing = `list the snapshots: ${commandLine("snapshots", ...(remote ? ["--remote"] : []))}`;
     const words = args.only === undefined ? undefined : [args.only].flat();
     for (const option of ["escaped", "key-file"] as const)
-      if (args[option] && !words)
-        throw usageError(
-          `restore: --${option} needs --only`,
-          `list the snapshots: ${commandLine("snapshots")}`,
-        );
+      if (args[option] && !words) throw usageError(`restore: --${option} needs --only`, listing);
     const only = args.escaped ? words?.map((await import("../files/escaped-path.ts")).readShownPath) : words;
-    if (only) (await import("../files/put.ts")).validateOnly(only, name);
-    if (args["dry-run"] && !only)
-      throw usageError("restore: --dry-run needs --only", `list the snapshots: ${commandLine("snapshots")}`);
+    if (only) (await import("../files/put.ts")).validateOnly(only, name, remote);
+    if (args["dry-run"] && !only) throw usageError("restore: --dry-run needs --only", listing);
     if (only && args.copy)
       throw usageError(
         "restore --only takes no --copy",
-        commandLine("restore", ...only.map((path) => `--only=${path}`)),
+        commandLine(
+          "restore",
+          ...(name === undefined ? [] : [name]),
+          ...(remote ? ["--from-remote"] : []),
+          ...only.map((path) => `--only=${path}`),
+        ),
       );
     return {
       name,
       only,
       copy: args.copy,
       ram: args["no-ram"] !== true,
-      remote: args["from-remote"] === true,
+      remote,
       dryRun: args["dry-run"] === true,
       keyFile: args["key-file"],
       runs: args.run === true,

@@ -45,6 +45,7 @@ export async function getFiles(context: Context, request: GetRequest): Promise<v
     const archive = await packFiles(context, vm, place, scratch, paths, places ? "pack" : "stream");
     const refused = await deliverFiles(archive, scratch, request, places, cannot);
     warnAboutSpecial(readCount(scratch.work, "skipped") ?? 0);
+    warnAboutDangling(readCount(scratch.work, "dangling") ?? 0);
     requireAll(scratch.work, cannot);
     if (refused.length > 0) throw refusedNames(cannot, refused, paths);
     if (places)
@@ -86,6 +87,10 @@ async function deliverFiles(
 
 function warnAboutSpecial(count: number): void {
   if (count > 0) log.warn(`${counted(count, "special file")} left out (devices, pipes, sockets)`);
+}
+
+function warnAboutDangling(count: number): void {
+  if (count > 0) log.warn(`${counted(count, "dangling symlink")} copied as such`);
 }
 
 /** Most names that a message has. */

@@ -2,6 +2,7 @@ import { closeSync, readSync, truncateSync } from "node:fs";
 import { basename, join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
+import { commandLine } from "../lib/command-line.ts";
 import { openForReading } from "../lib/read-file.ts";
 import { formatSize } from "../lib/size.ts";
 import { formatTable } from "../lib/table.ts";
@@ -95,11 +96,19 @@ export async function listFiles(context: Context, request: ListRequest): Promise
       toFacts: (entry) => entryToJson(entry, encodePath(name)),
     });
     const cannot = `cannot list all files of ${place.snapshot.name}`;
-    if (isCut(scratch.work))
-      throw new VmError("timeout", `${cannot}: there are more than ${count}, which took too long`, {
-        hint: "list a directory below it, or raise the time limit: --timeout",
-      });
+    if (isCut(scratch.work)) throw cutListing(place, request, cannot, count);
     requireAll(scratch.work, cannot);
+  });
+}
+
+/** Other directories of it may be listed in time. */
+function cutListing(place: SnapshotPlace, request: ListRequest, cannot: string, count: number): VmError {
+  const { path = "/", recursive } = request;
+  const choice = [...(place.remote ? ["--remote"] : []), place.snapshot.name, path];
+  const again = ["snapshots", "ls", ...choice, ...(recursive ? ["--recursive"] : [])];
+  const parts = `see its directories, and list one of them: ${listingOf(place)(path)}\n`;
+  return new VmError("timeout", `${cannot}: time limit reached after ${count} entries, the rest is missing`, {
+    hint: `${recursive ? parts : ""}allow more time: ${commandLine("--timeout=3600", ...again)}`,
   });
 }
 

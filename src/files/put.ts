@@ -37,14 +37,14 @@ export interface PutRequest {
 }
 
 /** @throws 64 */
-export function validateOnly(paths: readonly string[], name: string | undefined): void {
+export function validateOnly(paths: readonly string[], name: string | undefined, remote = false): void {
   for (const path of paths) {
-    validateGuestPath(path, name ?? LAST);
+    validateGuestPath(path, name ?? LAST, remote);
     const within = path.replace(/^[^/]*:/, "");
     if (/^[/.]*$/.test(within))
       throw usageError(
         `restore --only: ${path} is a whole filesystem`,
-        `restore all: ${commandLine("restore")}`,
+        `restore all: ${commandLine("restore", ...(name === undefined ? [] : [name]), ...(remote ? ["--from-remote"] : []))}`,
       );
     if (/\/\.\.?\/*$/.test(within))
       throw usageError(

@@ -58,14 +58,14 @@ const MAX_PATHS = 1000;
 const MAX_PATH_BYTES = 4095;
 
 /**
- * @param snapshot its name, for the hint
+ * @param snapshot its name, and whether it is in the repository, for the hint
  * @throws 64 for what is no path in a guest
  */
-export function validateGuestPath(path: string, snapshot: string): void {
+export function validateGuestPath(path: string, snapshot: string, remote = false): void {
   const wrong = (why: string): Error =>
     usageError(
       `cannot use '${path.slice(0, 80)}' as a path in the guest: ${why}`,
-      `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", snapshot)}`,
+      `give an absolute path, /etc/fstab, or one on a filesystem that ls lists: ${commandLine("snapshots", "ls", ...(remote ? ["--remote"] : []), snapshot)}`,
     );
   if (!/^([A-Za-z0-9][A-Za-z0-9+_.-]*:)?\//.test(path)) throw wrong("it is not absolute");
   if (encodePath(path).length > MAX_PATH_BYTES) throw wrong("it is too long");
@@ -141,7 +141,7 @@ function parseList(
       `for example: ${commandLine("snapshots", "ls", name, word!)}`,
     );
   validateSnapshotReference(name);
-  if (path !== undefined) validateGuestPath(path, name);
+  if (path !== undefined) validateGuestPath(path, name, options.remote);
   else if (options.recursive)
     throw usageError(
       "snapshots ls: --recursive needs a PATH",
@@ -161,7 +161,7 @@ function parseGet([name, ...words]: readonly string[], remote: boolean, read: Re
   const destination = words.length === 1 ? "." : words.at(-1)!;
   if (paths.length > MAX_PATHS)
     throw usageError(`snapshots get takes at most ${MAX_PATHS} paths`, "get their directory");
-  for (const path of paths) validateGuestPath(path, name);
+  for (const path of paths) validateGuestPath(path, name, remote);
   if (destination === "-" && paths.length > 1)
     throw usageError("snapshots get: standard output takes one path", "name a directory as the last word");
   return { action: "get", name, paths, destination, remote };
@@ -176,6 +176,6 @@ function parseMount([name, ...words]: readonly string[], remote: boolean, read: 
       `for example: ${commandLine("snapshots", "mount", name ?? "LAST", "./files")}`,
     );
   validateSnapshotReference(name);
-  validateGuestPath(path, name);
+  validateGuestPath(path, name, remote);
   return { action: "mount", name, path, directory, remote };
 }

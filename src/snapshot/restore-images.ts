@@ -78,6 +78,9 @@ export const sumRoots = (jobs: readonly ImageJob[]): number =>
 
 const findRoot = (image: ReadImage): ReadImage => (image.base ? findRoot(image.base) : image);
 
+/** How long the tables of images in a repository are read for holes. What is not read is copied as data, at 100 MB/s or less. */
+const TABLES_MS = 500;
+
 /**
  * Creates the disks: overlays on the snapshot's images, or standalone copies. Each gets a dirty bitmap for the next
  * snapshot.
@@ -90,6 +93,8 @@ export async function fillImages(
   dir: string,
   kind: "copy" | BackingLink,
 ): Promise<void> {
+  const deadline = performance.now() + TABLES_MS;
+  const isLate = (): boolean => performance.now() > deadline;
   for (const { name, image, virtualBytes } of jobs) {
     const path = join(dir, name);
     if (kind === "copy") {
@@ -99,6 +104,8 @@ export async function fillImages(
     } else {
       const backing = backingNameOf(snapshot.name, name, kind);
       await createImage(path, { sizeBytes: virtualBytes, backing, subclusters: true });
+      if (kind === WORK.repositoryLink)
+        (await import("../qemu/cover-holes.ts")).coverHoles(path, image, virtualBytes, isLate);
     }
     const { id } = snapshot.manifest!;
     // Without one, the next snapshot is full: incremental ones need the snapshot here.

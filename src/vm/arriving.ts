@@ -6,13 +6,17 @@ import { realpathSync } from "node:fs";
 import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
-import { lstatOf, readSmall } from "../lib/read-file.ts";
+import { log } from "../lib/log.ts";
+import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import type { DiskBus, ImageRequest, ReadImage } from "../machine/types.ts";
+import { describeHolder, findByArgument, readArgv, type Holder } from "../process/holders.ts";
 import { listFuseMounts } from "../process/mounts.ts";
 import { addSnapshotNode } from "../live/lend.ts";
+import { listAllocated } from "../qemu/allocated-clusters.ts";
 import { buildReopenedDisk, isBase, nameBase } from "../qemu/devices/disk.ts";
 import { buildUnreliableNode } from "../qemu/devices/image.ts";
+import { readVirtualBytes } from "../qemu/image-header.ts";
 import { listBlockNodes, removeNode } from "../qmp/block.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { diskNumber, HOST, isDiskName, WORK } from "../store/layout.ts";
@@ -22,7 +26,9 @@ import { remove } from "../store/remove.ts";
 import { findSnapshotImage, isArriving } from "../store/snapshot-images.ts";
 import { isTemporaryUsed } from "../store/temporary.ts";
 import type { Workdir } from "../store/workdir.ts";
+import { hasSpaceToResume } from "./guest-errors.ts";
 import { findRunning } from "./in-use.ts";
+import { sendSignal } from "./kill-machine.ts";
 import type { Status } from "./status-types.ts";
 
 /** Names of the disks of which a part is in the repository only, by their headers. */
@@ -109,6 +115,24 @@ export function findKeeper(workdir: string): Keeper {
   }
 }
 
+/** First word of its command line (cli/start.ts). */
+export const KEEPER_WORD = "__keep";
+const KEEPER_END_MS = 10_000;
+
+/** Ends it, and waits until it has unmounted the repository. For a VM that is off. */
+export async function endKeeper(workdir: string): Promise<void> {
+  const directory = realPath(join(workdir, WORK.repositoryLink));
+  if (directory === undefined) return;
+  const find = (): Holder[] =>
+    findByArgument("", directory).filter(({ pid }) => readArgv(pid).includes(KEEPER_WORD));
+  const keepers = find();
+  for (const keeper of keepers) sendSignal(keeper, "SIGTERM");
+  if (keepers.length === 0) return;
+  for (const deadline = Date.now() + KEEPER_END_MS; find().length > 0; await Bun.sleep(POLL_MS))
+    if (Date.now() > deadline)
+      return log.warn(`${describeHolder(keepers[0]!)}, which reads the repository, does not end`);
+}
+
 /** Why the repository cannot be read: a file in the directory of the process that serves the disks. */
 export const REASON = "reason";
 
@@ -118,7 +142,9 @@ export async function describeArriving(work: Workdir, running: boolean): Promise
   const disks = running ? listArriving(work) : listUnsettled(work.dir);
   if (!arriving || disks.length === 0) return {};
   const repository = running ? findKeeper(work.dir) : "gone";
-  const percent = running ? await readProgress(work) : undefined;
+  const jobs = running ? await readJobs(work) : [];
+  const percent = percentOfJobs(jobs) ?? measureDisks(work.dir, disks);
+  const isFull = jobs.some(({ status }) => status === "paused") && !hasSpaceToResume(work.dir);
   return {
     arriving: {
       snapshot: arriving.name,
@@ -128,6 +154,7 @@ export async function describeArriving(work: Workdir, running: boolean): Promise
       repository,
       ...(repository === "away" && readReason(work.dir)),
       ...(percent !== undefined && { percent }),
+      ...(isFull && { full: work.dir }),
     },
   };
 }
@@ -137,17 +164,43 @@ function readReason(workdir: string): { reason?: string } {
   return reason ? { reason: plain(reason) } : {};
 }
 
-/** How much of the disks that are still copied is here; undefined if qemu does not say. */
-async function readProgress({ dir }: Workdir): Promise<number | undefined> {
+type CopyingJob = Awaited<ReturnType<typeof listCopying>>[number];
+
+/** None if qemu does not say. */
+async function readJobs({ dir }: Workdir): Promise<CopyingJob[]> {
   try {
     using qmp = await connect(dir);
-    const jobs = (await qmp.client.execute("query-jobs")).filter(({ id }) => id.startsWith(JOB));
-    const total = jobs.reduce((sum, job) => sum + job["total-progress"], 0);
-    const done = jobs.reduce((sum, job) => sum + job["current-progress"], 0);
-    return total > 0 ? Math.floor((100 * done) / total) : undefined;
+    return await listCopying(qmp.client);
   } catch {
-    return undefined;
+    return [];
   }
+}
+
+/** How much of the disks that are still copied is here. */
+function percentOfJobs(jobs: readonly CopyingJob[]): number | undefined {
+  const total = jobs.reduce((sum, job) => sum + job["total-progress"], 0);
+  const done = jobs.reduce((sum, job) => sum + job["current-progress"], 0);
+  return total > 0 ? Math.floor((100 * done) / total) : undefined;
+}
+
+/** How long `status` reads tables of disks. */
+const MEASURE_MS = 200;
+
+/** The same of disks that no job copies, by their tables; undefined if these are large. */
+function measureDisks(dir: string, disks: readonly string[]): number | undefined {
+  const deadline = performance.now() + MEASURE_MS;
+  const isLate = (): boolean => performance.now() > deadline;
+  let total = 0;
+  let here = 0;
+  for (const name of disks) {
+    const path = join(dir, name);
+    const ranges = listAllocated(path, isLate);
+    if (!ranges || isLate()) return undefined;
+    total += readVirtualBytes(path) ?? 0;
+    here += ranges.reduce((sum, [, length]) => sum + length, 0);
+  }
+  // A part is missing, or may be.
+  return total > 0 ? Math.min(99, Math.floor((100 * here) / total)) : undefined;
 }
 
 async function connect(workdir: string): Promise<Disposable & { client: QmpClient }> {
@@ -186,6 +239,11 @@ async function flushDisks(work: Workdir): Promise<boolean> {
 }
 
 const JOB = "arrive-";
+
+/** Those that copy disks. */
+const listCopying = async (qmp: QmpClient) =>
+  (await qmp.execute("query-jobs")).filter(({ id }) => id.startsWith(JOB));
+
 /** `disk0` */
 const nodeOfFile = (name: string): string => `disk${diskNumber(name)}`;
 
@@ -211,7 +269,7 @@ export async function continueCopying(qmp: QmpClient, work: Workdir): Promise<bo
 
 /** Bytes that qemu has copied, or looked at; undefined if no job runs. */
 export async function readCopied(qmp: QmpClient): Promise<number | undefined> {
-  const jobs = (await qmp.execute("query-jobs")).filter(({ id }) => id.startsWith(JOB));
+  const jobs = await listCopying(qmp);
   if (!jobs.some(({ status }) => status === "running")) return undefined;
   return jobs.reduce((sum, job) => sum + job["current-progress"], 0);
 }

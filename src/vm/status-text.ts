@@ -182,9 +182,14 @@ export function formatStatus(vm: Status): string {
 
 /** `disk-0.img: being copied from S1 in the repository, 40 %` */
 function formatArriving(arriving: NonNullable<Status["arriving"]>, state: Status["state"]): string {
-  const { snapshot, disks, repository, reason, percent } = arriving;
+  const { snapshot, disks, repository, reason, percent, full } = arriving;
   const what = `${disks.join(", ")}: ${repository === "serves" ? "being copied from" : "a part is only in"} ${plain(snapshot)} in the repository`;
   const part = percent === undefined ? "" : `, ${percent} % done`;
+  if (full !== undefined) {
+    // Synchronous, and rarely needed.
+    const { describeResumeCondition } = require("./guest-errors.ts") as typeof import("./guest-errors.ts");
+    return `${what}${part}; copying stopped, no space left in ${full}: it continues as soon as ${describeResumeCondition(full)}`;
+  }
   if (repository === "serves") return `${what}${part}`;
   if (repository === "away")
     return `${what}${part}; it cannot be read now${reason === undefined ? "" : ` (${reason})`}: the guest is paused when it needs that part, and resumed when it can be read again`;

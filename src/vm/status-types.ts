@@ -114,8 +114,10 @@ export interface Status {
     repository: "serves" | "away" | "gone";
     /** Why it is away. */
     reason?: string;
-    /** How much is here, while it is copied. */
+    /** How much is here; absent if that is not known. */
     percent?: number;
+    /** The directory of the disks, if copying has stopped because that is full. */
+    full?: string;
   };
   /** Linked clones of its snapshots; `missing`: not found in its directory. */
   clones?: { directory: string; uuid: string; snapshot: string; missing: boolean }[];

@@ -1,6 +1,6 @@
 /** A VM of which a part of the disk is only in the repository: what each command does with it. */
-import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { describe, expect, spyOn, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { addRepository, qemuImg, written } from "./snapshots.ts";
@@ -52,7 +52,7 @@ describe("while a part of a disk is only in the repository", () => {
   test("status says so, list and set work, and destroy removes it", async () => {
     using box = await arriving();
     expect((await box.ok("status")).stdout).toMatch(
-      /incomplete: +disk-0\.img: a part is only in S0 in the repository; to continue: .*run --detach/,
+      /incomplete: +disk-0\.img: a part is only in S0 in the repository, \d+ % done; to continue: .*run --detach/,
     );
     expect(await box.json("status", "--json")).toMatchObject({
       arriving: { snapshot: "S0", id: ID, disks: ["disk-0.img"], mounted: false, repository: "gone" },
@@ -63,6 +63,26 @@ describe("while a part of a disk is only in the repository", () => {
     await box.ok("snapshots");
     await box.ok("destroy", "--force");
     expect(existsSync(box.path(".work"))).toBe(false);
+  });
+
+  test("status says how much is here, by the disk's tables", async () => {
+    using box = await arriving();
+    expect(await box.json("status", "--json")).toMatchObject({ arriving: { percent: expect.any(Number) } });
+    expect((await box.ok("status")).stdout).toMatch(/in the repository, \d+ % done; to continue: /);
+  });
+
+  test("destroy ends the process that reads the repository, and waits for it", async () => {
+    using box = await arriving();
+    const directory = join(box.top, "served");
+    mkdirSync(directory);
+    symlinkSync(directory, join(box.work, ".vm-repository"));
+    const ready = join(box.top, "ready");
+    const script = `trap 'sleep 0.3; : >"$1/ended"; exit 0' TERM; : >${ready}; while :; do sleep 0.05; done`;
+    const keeper = Bun.spawn(["bash", "-c", script, "__keep", directory]);
+    while (!existsSync(ready)) await Bun.sleep(10);
+    await box.ok("destroy");
+    expect(existsSync(join(directory, "ended"))).toBe(true);
+    expect(await keeper.exited).toBe(0);
   });
 
   test("restore replaces it", async () => {
@@ -100,6 +120,40 @@ test.each([[["suspend"]], [["backup"]], [["disk", "add", "1M"]]])(
     expect(stderr).toMatch(PART);
     expect(stderr).toMatch(/copied again: \S+ resume; follow them: \S+ status/);
     expect(status).toBe(75);
+  },
+);
+
+test("status names the full directory when copying has stopped for lack of space", async () => {
+  using box = await written();
+  await box.ok("backup", "S0");
+  const job = { id: "arrive-disk0", type: "stream", "current-progress": 40, "total-progress": 100 };
+  let status = "running";
+  await box.running({ answers: { "query-jobs": () => [{ ...job, status }] } });
+  record(box);
+  point(box);
+  const { hasSpaceToResume } = await import("../../src/vm/guest-errors.ts");
+  using space = spyOn(await import("../../src/vm/guest-errors.ts"), "hasSpaceToResume");
+  space.mockImplementation((directory) => directory !== box.work && hasSpaceToResume(directory));
+  expect(await box.json("status", "--json")).toMatchObject({ arriving: { percent: 40 } });
+  expect((await box.ok("status")).stdout).not.toContain("no space left");
+  status = "paused";
+  expect(await box.json("status", "--json")).toMatchObject({ arriving: { percent: 40, full: box.work } });
+  expect((await box.ok("status")).stdout).toMatch(
+    /incomplete: .*, 40 % done; copying stopped, no space left in \/.*: it continues as soon as 64 MiB are free in \//,
+  );
+});
+
+test.each([["--dry-run"], ["--escaped"], ["--key-file=k"]])(
+  "restore --from-remote %s without --only: the hint lists the repository (exit 64)",
+  async (option) => {
+    using box = await written();
+    const { status, stderr } = await box.vm("restore", "S0", "--from-remote", option);
+    expect(stderr).toMatch(/needs --only\n.*list the snapshots: \S+ snapshots --remote$/m);
+    expect(status).toBe(64);
+    const wrong = await box.vm("restore", "S0", "--from-remote", "--only=etc", "-n");
+    expect(wrong.stderr).toContain("snapshots ls --remote S0");
+    const whole = await box.vm("restore", "S0", "--from-remote", "--only=/", "-n");
+    expect(whole.stderr).toMatch(/restore all: \S+ restore S0 --from-remote$/m);
   },
 );
 

@@ -204,10 +204,23 @@ test("a list that has no end is cut off in time: what there is, is printed", asy
     look: ({ directory }) => void limits.push(readFileSync(join(directory, ".in/seconds"), "utf8")),
   });
   const ls = "--timeout=40 snapshots ls S1 /big";
-  await box.ends(124, ls, "more than 2, which took too long", /-rw.* a\n-rw.* b$/m, "--timeout");
+  await box.ends(
+    124,
+    ls,
+    "time limit reached after 2 entries, the rest is missing",
+    /-rw.* a\n-rw.* b$/m,
+    "--timeout=3600",
+  );
   expect(limits).toEqual(["30\n"]);
   answers(box, { files: { cut: "" } });
-  await box.ends(124, ls, "more than 0");
+  const again = "vm --timeout=3600 snapshots ls S1 /big --recursive";
+  await box.ends(
+    124,
+    `${ls} --recursive`,
+    "after 0 entries",
+    "list one of them: vm snapshots ls S1 /big\n",
+    again,
+  );
 });
 
 test("a rescue that was killed or interrupted is no job's: the message names what was not done", async () => {

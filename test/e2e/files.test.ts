@@ -85,6 +85,17 @@ suite(
       for (const name of ["null", "pipe"]) expect(existsSync(join(copy, name))).toBe(false);
       expect((await box.ok(["snapshots", "get", "Q", "/srv/both", "-"])).stdout).toContain("./both/two\0");
       rmSync(copy, { recursive: true });
+      mkdirSync(copy);
+      const links = ["/srv/out", "/srv/loop", "/etc/abs"];
+      const { stderr } = await box.ok(["snapshots", "get", "Q", ...links, "copy"]);
+      expect(stderr).toContain("2 dangling symlinks copied as such");
+      expect(["out", "loop"].map((name) => readlinkSync(join(copy, name)))).toEqual([
+        "../../../../etc/passwd",
+        "loop",
+      ]);
+      expect(readFileSync(join(copy, "abs"), "utf8")).toBe("ID=x\n");
+      expectError(await box.vm(["snapshots", "get", "Q", "/srv/out", "-"]), 66, /is a symlink to/);
+      rmSync(copy, { recursive: true });
     });
 
     test("restore --only replaces a directory, and leaves the rest; diff --files shows both", async () => {

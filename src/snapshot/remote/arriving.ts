@@ -26,7 +26,7 @@ import type { Workdir } from "../../store/workdir.ts";
 import { readSnapshotSettings } from "../../store/snapshot-damage.ts";
 import { findSnapshot, type Snapshot } from "../../store/snapshots.ts";
 import { parseImage } from "../../machine/parse.ts";
-import { canWait } from "../../vm/arriving.ts";
+import { canWait, KEEPER_WORD } from "../../vm/arriving.ts";
 import { makeTemporary } from "../../store/temporary.ts";
 import type { Context } from "../../vm/context.ts";
 import type { Vm } from "../../vm/find.ts";
@@ -40,9 +40,6 @@ import { listRemote, readLocalVm } from "./list.ts";
 import { requireFuse, requireReadable } from "./mount.ts";
 import { openRepository, type Repository } from "./restic.ts";
 import { shorten, type RemoteSnapshot } from "./tags.ts";
-
-/** First word of the command line of the process that serves the disks (cli/start.ts). */
-const KEEPER_WORD = "__keep";
 
 /** A repository that is mounted for a VM. */
 export interface HeldRepository {

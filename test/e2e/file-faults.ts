@@ -32,7 +32,7 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     replaces: PATHS,
     fills: ["tmp"],
   },
-  // The last, as each of its points boots the rescue twice, and saves its state: half of all the time.
+  // The last, as each of its points boots the rescue twice, and saves its state.
   "get cold": { command: get("A"), cold: true, fills: [] },
 };
 

@@ -27,7 +27,7 @@ export const QMP_EVENTS = {
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },
   /** A program in the guest has opened or closed a virtio-serial port. */
-  VSERPORT_CHANGE: { open: "boolean" },
+  VSERPORT_CHANGE: { id: "string", open: "boolean" },
 } as const satisfies Record<string, Members>;
 
 type EventTable = typeof QMP_EVENTS;

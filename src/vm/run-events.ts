@@ -1,3 +1,4 @@
+import { changesAgentPort } from "../qmp/agent-port.ts";
 import { readShutdown } from "../qmp/events.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
 import type { VmEvent, VmEventName } from "../store/history.ts";
@@ -22,7 +23,7 @@ export function describeRunEvents(hostdir: string, workdir: string, events: read
     if (error?.kind === "disk" && found.at(-1)?.how !== error.text) add(event, "failed", error.text);
     if (error?.kind === "no-space" || error?.kind === "paused") reason = error.text;
     if (readShutdown(event)) isOver = true;
-    if (event.event === "VSERPORT_CHANGE" && event.data.open === true && !isReady) {
+    if (changesAgentPort(event, true) && !isReady) {
       isReady = true;
       add(event, "ready");
     }

@@ -275,7 +275,7 @@ describe("snapshots", () => {
           // After input on the console.
           answers: {
             qmp_capabilities: (_args, qemu) =>
-              void setTimeout(() => qemu.emit("VSERPORT_CHANGE", { open: true, id: "agent" }), 20),
+              void setTimeout(() => qemu.emit("VSERPORT_CHANGE", { open: true, id: "channel0-dev" }), 20),
           },
         },
         "",

@@ -2,7 +2,14 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Socket } from "bun";
-import { AgentBusy, AgentError, agentLock, AgentTimeout, GuestAgent } from "../../src/qmp/agent.ts";
+import {
+  AgentBusy,
+  AgentError,
+  AgentExited,
+  agentLock,
+  AgentTimeout,
+  GuestAgent,
+} from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -176,8 +183,8 @@ describe("the guest agent", () => {
     await gone;
     using second = await GuestAgent.connect(path, 20_000, stop.signal);
     const waiting = second.execute("silence");
-    stop.abort();
-    await expect(waiting).rejects.toThrow("closed");
+    stop.abort(new AgentExited());
+    await expect(waiting).rejects.toThrow("the guest agent exited");
   });
 });
 

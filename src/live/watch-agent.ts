@@ -1,6 +1,6 @@
 import { watchDirectory } from "../process/watch-directory.ts";
 import { AgentExited } from "../qmp/agent.ts";
-import { changesAgentPort } from "../qmp/agent-port.ts";
+import { changesAgentPort } from "../qmp/events.ts";
 import { EventTail } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
 

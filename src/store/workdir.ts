@@ -101,14 +101,14 @@ export function resolveHostdir(directory: string): string {
 export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
   try {
-    return followWork(hostdir, link);
+    return checkWorkLink(hostdir, link);
   } catch (error) {
     const target = realPath(link);
     throw target !== undefined && hasErrno(error, "EACCES") ? unreadableWorkdir(target, error) : error;
   }
 }
 
-function followWork(hostdir: string, link: string): Work {
+function checkWorkLink(hostdir: string, link: string): Work {
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
   if (!stats.isSymbolicLink()) throw refuseLink(link, "it is not a symlink", moveAside(link));

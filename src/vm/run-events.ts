@@ -1,5 +1,4 @@
-import { changesAgentPort } from "../qmp/agent-port.ts";
-import { readShutdown } from "../qmp/events.ts";
+import { changesAgentPort, readShutdown } from "../qmp/events.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
 import type { VmEvent, VmEventName } from "../store/history.ts";
 import { parseGuestError } from "./guest-errors.ts";

@@ -1,5 +1,5 @@
 import type { Machine } from "../../machine/types.ts";
-import { portId } from "../../qmp/agent-port.ts";
+import { portId } from "../../qmp/events.ts";
 import { placed, placeOf, type Placed } from "../layout.ts";
 import { escapeCommas, socketChardev } from "../text.ts";
 

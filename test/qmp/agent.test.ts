@@ -79,8 +79,10 @@ describe("the guest agent", () => {
       const error = await failureOf(() => GuestAgent.connect(path, 20_000, undefined, 50));
       expect(error).toBeInstanceOf(AgentBusy);
       expect(error.exitCode).toBe(75);
-      const over = AbortSignal.timeout(30);
-      await failureOf(() => GuestAgent.connect(path, 20_000, over, 60_000));
+      const over = new AbortController();
+      setTimeout(() => over.abort(new AgentExited()), 30);
+      const ended = await failureOf(() => GuestAgent.connect(path, 20_000, over.signal, 60_000));
+      expect(ended).toBeInstanceOf(AgentExited);
     }
     using _next = await GuestAgent.connect(path, 20_000);
   });

@@ -281,7 +281,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "there is no such program in the guest, or the VM is not running",
     unavailable: "no guest agent answers, or it may not run programs",
     cannotCreate: FOREIGN,
-    io: "the connection to the guest agent failed",
+    io: "the connection to the guest agent failed, or the agent exited before the program",
     busy: "another process uses the guest agent",
     timeout: "the program did not end within --timeout",
     "other statuses": "the program ended with this status",

@@ -9,6 +9,7 @@ import { signalError, takeSignals } from "../process/signals.ts";
 import { writeOutput } from "../process/stdout.ts";
 import { readStdin, writeErrorOutput } from "../process/terminal.ts";
 import { AgentError, AgentTimeout, GuestAgent } from "../qmp/agent.ts";
+import { watchAgentPort } from "../live/watch-agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
 import type { Context } from "../vm/context.ts";
@@ -59,13 +60,7 @@ export async function execInGuest(context: Context, argv: readonly string[], giv
       ? undefined
       : setTimeout(() => stop.abort(timeUp(argv[0]!, timeout)), timeout * 1000);
   try {
-    const result = await runToEnd(
-      join(work.dir, WORK.agent),
-      argv,
-      input,
-      stop.signal,
-      taken ? QUEUE_MS : SILENT_MS,
-    );
+    const result = await runToEnd(work.dir, argv, input, stop.signal, taken ? QUEUE_MS : SILENT_MS);
     await printOutcome(argv[0]!, result);
   } catch (error) {
     if (!(error instanceof AgentTimeout)) throw error;
@@ -76,34 +71,39 @@ export async function execInGuest(context: Context, argv: readonly string[], giv
 }
 
 async function runToEnd(
-  socket: string,
+  workdir: string,
   argv: readonly string[],
   input: Buffer,
   stop: AbortSignal,
   patienceMs: number,
 ): Promise<ExecStatus> {
+  const socket = join(workdir, WORK.agent);
+  using port = watchAgentPort(workdir);
+  const over = AbortSignal.any([stop, port.closed]);
   let pid: number | undefined;
   try {
-    stop.throwIfAborted();
+    over.throwIfAborted();
     {
-      using agent = await GuestAgent.connect(socket, patienceMs, stop);
+      using agent = await GuestAgent.connect(socket, patienceMs, over);
       pid = await begin(agent, argv, input);
       for (const delay of FIRST_LOOKS_MS) {
         const status = await look(agent, pid);
         if (status.exited) return status;
-        await sleep(delay, undefined, { signal: stop });
+        await sleep(delay, undefined, { signal: over });
       }
     }
     for (;;) {
-      await sleep(LOOK_MS, undefined, { signal: stop });
-      using agent = await GuestAgent.connect(socket, QUEUE_MS, stop, LOOK_QUEUE_MS);
+      await sleep(LOOK_MS, undefined, { signal: over });
+      using agent = await GuestAgent.connect(socket, QUEUE_MS, over, LOOK_QUEUE_MS);
       const status = await look(agent, pid);
       if (status.exited) return status;
     }
   } catch (error) {
-    if (!stop.aborted) throw error;
-    if (pid !== undefined) await killInGuest(socket, pid);
-    throw stop.reason;
+    if (stop.aborted) {
+      if (pid !== undefined) await killInGuest(socket, pid);
+      throw stop.reason;
+    }
+    throw port.closed.aborted ? agentExited(argv[0]!) : error;
   }
 }
 
@@ -214,6 +214,11 @@ const noAgent = (hasLine: boolean): VmError =>
     hint: hasLine
       ? "install qemu-guest-agent there and start it: systemctl enable --now qemu-guest-agent (a guest that boots needs a moment)"
       : `restart the VM, which was started without a channel for it: ${commandLine("restart")}`,
+  });
+
+const agentExited = (program: string): VmError =>
+  new VmError("io", `the exit status of ${program} is unknown: the guest agent exited, or was restarted`, {
+    hint: "look at it in the guest: systemctl status qemu-guest-agent",
   });
 
 const lineTaken = (): VmError =>

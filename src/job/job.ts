@@ -62,6 +62,16 @@ export async function requireRescue(context: Context, found: Vm): Promise<void> 
   await probeQemu(ARCH[settings.QEMUARCH].binary, context.cacheDirectory);
 }
 
+/** [compat] Options for the guest do not reach the rescue. In a batch they may be meant for another command. */
+function warnOfGuestOptions({ batch, options: { spelled = {} } }: Context): void {
+  if (batch?.some((name) => name !== "job")) return;
+  for (const name of ["SOCKETS", "CORES", "MEMORY", "SHARES"] as const)
+    if (spelled[name] !== undefined)
+      warnOnce(
+        `${spelled[name]} has no effect on a job: set RESCUE_${name} in the guest.env of the rescue profile`,
+      );
+}
+
 /**
  * Runs a job: `.pre` on the host, `.job` in the rescue with the guest's disks, `.post` on the host.
  * @param input files for the job, by name, besides those that `.pre` makes
@@ -90,6 +100,7 @@ export async function jobVm(
     // Missing files are reported before any hook runs.
     const rescue = await findRescue(context, vm, media);
     const capabilities = await probeQemu(ARCH[rescue.settings.QEMUARCH].binary, context.cacheDirectory);
+    warnOfGuestOptions(context);
     if (process.getuid!() === 0) warnOnce("running as root: shares and jobs act with root's rights");
     claimFiles(work, JOB_NAMES, true);
     try {

@@ -48,6 +48,17 @@ export const saysNoRepository = (text: string): boolean =>
 export const saysWrongPassword = (text: string): boolean => /wrong password or no key found/i.test(text);
 /** "unable to create lock" alone may be want of room. */
 export const saysRepositoryLocked = (text: string): boolean => /already locked/i.test(text);
+/** Who holds the lock, and since when: `PID 7 on host by root`, `2026-11-30 17:39:04 (11.9s ago)`. */
+export function parseRepositoryLock(text: string): { holder: string | undefined; since: string | undefined } {
+  const holder = /already locked(?: exclusively)? by (PID \d+ on .{1,200}? by .{1,100}?)(?: \(UID|$)/im.exec(
+    text,
+  );
+  const since = /lock was created at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: \([\w.]+ ago\))?)/i.exec(text);
+  return { holder: holder?.[1], since: since?.[1] };
+}
+/** restic check has found damage; not that it could not read, or lock. */
+export const saysRepositoryDamaged = (text: string): boolean =>
+  /repository contains errors|repository is damaged|LoadIndex returned errors/i.test(text);
 
 /** qemu-ga: its configuration blocks the command; older ones give this no error class of its own. */
 export const saysDisabled = (text: string): boolean => /disabled/.test(text);

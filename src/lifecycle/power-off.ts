@@ -25,17 +25,18 @@ export async function requestPowerOff(
   if (status === "guest-panicked") return "panicked";
   if (!running) await qmp.execute("cont");
   if (again) await qmp.execute("system_powerdown");
-  if (!(await shutDownByAgent(qmp, join(workdir, WORK.agent))) && !again)
-    await qmp.execute("system_powerdown");
+  if (!(await shutDownByAgent(qmp, workdir)) && !again) await qmp.execute("system_powerdown");
   return undefined;
 }
 
-async function shutDownByAgent(qmp: QmpClient, socket: string): Promise<boolean> {
+async function shutDownByAgent(qmp: QmpClient, workdir: string): Promise<boolean> {
   const line = await findChardev(qmp, WORK.agent);
   if (!line?.guestOpen || line.connected) return false;
   const { AGENT_MS, AgentError, GuestAgent } = await import("../qmp/agent.ts");
+  const { watchAgentPort } = await import("../live/watch-agent.ts");
   try {
-    using agent = await GuestAgent.connect(socket, AGENT_MS);
+    using port = watchAgentPort(workdir);
+    using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, port.closed);
     const refused = agent.execute("guest-shutdown").then(
       () => false,
       (error: unknown) => error instanceof AgentError,

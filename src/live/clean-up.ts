@@ -8,6 +8,7 @@ import { QmpTimeout } from "../qmp/errors.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { ALLOCATED, NODE } from "./names.ts";
+import { watchAgentPort } from "./watch-agent.ts";
 
 /**
  * Removes all jobs, nodes and temporary bitmaps of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
@@ -66,7 +67,8 @@ export async function cleanUpLive(qmp: QmpClient, workdir: string): Promise<void
   await removeFleecing(qmp);
   if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return;
   try {
-    using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS);
+    using port = watchAgentPort(workdir);
+    using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, port.closed);
     if ((await agent.execute("guest-fsfreeze-status")) === "thawed") return;
     await agent.execute("guest-fsfreeze-thaw");
     log.info("thawed guest filesystems that a killed command had frozen");

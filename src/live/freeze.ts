@@ -5,6 +5,7 @@ import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
+import { watchAgentPort } from "./watch-agent.ts";
 
 /** Guest filesystems are thawed after this time at the latest. */
 const FROZEN_MS = 10_000;
@@ -19,7 +20,8 @@ export async function whileFrozen(
   workdir: string,
   work: () => Promise<void>,
 ): Promise<boolean> {
-  const agent = await freeze(qmp, workdir);
+  using port = watchAgentPort(workdir);
+  const agent = await freeze(qmp, workdir, port.closed);
   if (!agent) {
     await work();
     return false;
@@ -44,11 +46,11 @@ export async function whileFrozen(
 }
 
 /** @returns undefined if no agent is connected, or it cannot freeze */
-async function freeze(qmp: QmpClient, workdir: string): Promise<GuestAgent | undefined> {
+async function freeze(qmp: QmpClient, workdir: string, over: AbortSignal): Promise<GuestAgent | undefined> {
   if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return undefined;
   let agent: GuestAgent | undefined;
   try {
-    agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS);
+    agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, over);
     const frozen = (await agent.execute("guest-fsfreeze-freeze", undefined, FROZEN_MS)) as number;
     if (frozen > 0) return agent;
     log.info("the guest agent found no filesystems to freeze");

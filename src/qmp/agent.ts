@@ -48,6 +48,13 @@ export class AgentTimeout extends VmError {
   }
 }
 
+/** The guest closed the port: the agent exited. qemu keeps the socket open. */
+export class AgentExited extends VmError {
+  constructor() {
+    super("io", "the guest agent exited");
+  }
+}
+
 /** Another process holds the lock. */
 export class AgentBusy extends VmError {
   constructor() {
@@ -75,7 +82,7 @@ async function lockAgent(socket: string, queueMs: number, over: AbortSignal | un
   const deadline = Date.now() + queueMs;
   try {
     while (!tryLockAgent(fd)) {
-      if (over?.aborted) throw agentClosed();
+      over?.throwIfAborted();
       if (Date.now() >= deadline) throw new AgentBusy();
       await Bun.sleep(RETRY_MS);
     }
@@ -99,7 +106,9 @@ export class GuestAgent implements Disposable {
   #waiting: (PromiseWithResolvers<string> & { onlySync: boolean }) | undefined;
   /** Settles when all previous commands have been answered, or abandoned. */
   #turn: Promise<unknown> = Promise.resolve();
-  #closed = false;
+  /** Why the connection is closed. */
+  #closed: Error | undefined;
+  #forgetOver = (): void => {};
   #lock: number | undefined;
 
   private constructor(private readonly maxLineBytes: number) {}
@@ -107,7 +116,7 @@ export class GuestAgent implements Disposable {
   /**
    * Takes the lock, connects, and discards replies to earlier clients.
    * @param timeoutMs time limit for the reply to the sync
-   * @param over closes the connection, also while waiting
+   * @param over closes the connection, also while waiting; its reason, an Error, is thrown
    * @param queueMs time limit for the lock
    * @param maxLineBytes of a reply
    * @throws AgentTimeout without a reply, AgentBusy if another process holds the lock
@@ -120,10 +129,12 @@ export class GuestAgent implements Disposable {
     maxLineBytes = MAX_LINE_BYTES,
   ): Promise<GuestAgent> {
     const agent = new GuestAgent(maxLineBytes);
-    over?.addEventListener("abort", () => agent[Symbol.dispose](), { once: true });
+    const onOver = (): void => agent.#end(over!.reason as Error);
+    over?.addEventListener("abort", onOver, { once: true });
+    agent.#forgetOver = () => over?.removeEventListener("abort", onOver);
     try {
       agent.#lock = await lockAgent(path, queueMs, over);
-      if (over?.aborted) throw agentClosed();
+      over?.throwIfAborted();
       const socket = {
         data: (_socket: Socket, bytes: Uint8Array) => agent.#receive(bytes),
         drain: () => agent.#flush(),
@@ -151,7 +162,6 @@ export class GuestAgent implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#socket?.end();
     this.#end();
   }
 
@@ -172,7 +182,7 @@ export class GuestAgent implements Disposable {
    * @returns the line of the reply
    */
   async #exchange(request: string | undefined, timeoutMs: number): Promise<string> {
-    if (this.#closed) throw agentClosed();
+    if (this.#closed) throw this.#closed;
     const waiting = { ...Promise.withResolvers<string>(), onlySync: request === undefined };
     this.#waiting = waiting;
     const sync = this.#stale ? this.#newSync() : [];
@@ -247,9 +257,11 @@ export class GuestAgent implements Disposable {
   }
 
   #end(reason: Error = agentClosed()): void {
-    this.#closed = true;
+    this.#closed ??= reason;
+    this.#forgetOver();
+    this.#socket?.end();
     this.#waiting?.promise.catch(() => {});
-    this.#waiting?.reject(reason);
+    this.#waiting?.reject(this.#closed);
     if (this.#lock !== undefined) closeSync(this.#lock);
     this.#lock = undefined;
   }

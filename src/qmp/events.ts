@@ -27,7 +27,7 @@ export const QMP_EVENTS = {
   JOB_STATUS_CHANGE: { id: "string" },
   MIGRATION: { status: { known: ["completed", "failed"] } },
   /** A program in the guest has opened or closed a virtio-serial port. */
-  VSERPORT_CHANGE: { open: "boolean" },
+  VSERPORT_CHANGE: { id: "string", open: "boolean" },
 } as const satisfies Record<string, Members>;
 
 type EventTable = typeof QMP_EVENTS;
@@ -66,3 +66,16 @@ export function readShutdown({ event, data }: QmpEvent): Shutdown | undefined {
   if (event !== "SHUTDOWN") return undefined;
   return { reason: data.reason ?? "unknown", guest: data.guest === true };
 }
+
+/**
+ * Device id of a virtio-serial port, by its place among the machine's channels. qemu reports the opening and closing of ports
+ * that have one only (hw/char/virtio-console.c).
+ */
+export const portId = (index: number): string => `channel${index}-dev`;
+
+/** The guest agent's channel is the first. */
+const AGENT_PORT = portId(0);
+
+/** Has a program in the guest opened (or closed) the agent's port? The user's own devices may have ports, too. */
+export const changesAgentPort = ({ event, data }: QmpEvent, open: boolean): boolean =>
+  event === "VSERPORT_CHANGE" && data.id === AGENT_PORT && data.open === open;

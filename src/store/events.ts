@@ -1,8 +1,9 @@
+import { closeSync, fstatSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../lib/errors.ts";
 import { formatCommand } from "../qmp/commands.ts";
 import { parseEvent, type QmpEvent } from "../qmp/events.ts";
-import { readTail } from "../lib/read-file.ts";
+import { MAX_SMALL_BYTES, openForReading, readTail } from "../lib/read-file.ts";
 import { replaceVolatile } from "./files.ts";
 import { WORK } from "./layout.ts";
 
@@ -29,6 +30,37 @@ export function readEvents(workdir: string): PastEvent[] {
     // A symlink or pipe: the exit reason is unknown, which is not an error.
     if (error instanceof VmError) return [];
     throw error;
+  }
+}
+
+/** Reads the events that a run logs from now on. */
+export class EventTail implements Disposable {
+  readonly #fd: number | undefined;
+  #offset = 0;
+
+  constructor(workdir: string) {
+    try {
+      this.#fd = openForReading(join(workdir, WORK.eventsOut));
+      this.#offset = fstatSync(this.#fd).size;
+    } catch {
+      // None, or not a regular file: no events.
+    }
+  }
+
+  /** Those that were not read before; of many, the last ones. */
+  read(): PastEvent[] {
+    if (this.#fd === undefined) return [];
+    const { size } = fstatSync(this.#fd);
+    const from = Math.max(this.#offset, size - MAX_SMALL_BYTES);
+    const bytes = Buffer.alloc(Math.max(0, size - from));
+    const length = readSync(this.#fd, bytes, 0, bytes.length, from);
+    const whole = bytes.subarray(0, length).lastIndexOf("\n") + 1;
+    this.#offset = from + whole;
+    return parseEvents(bytes.toString("utf8", 0, whole));
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
   }
 }
 

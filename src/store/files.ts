@@ -207,7 +207,9 @@ export function fileError(what: string, error: unknown, noSpace?: string): VmErr
     return new VmError("cannotCreate", `${what}: ${brief}`, {
       cause: error,
       brief,
-      hint: "make the directory and its contents yours and writable: chown, chmod u+w",
+      hint: hasErrno(error, "EROFS")
+        ? "use a directory on another filesystem (--hostdir, TMPDIR), or make this one writable: mount -o remount,rw MOUNTPOINT"
+        : "make the directory and its contents yours and writable: chown, chmod u+w",
     });
   }
   const brief = reasonOf(error);

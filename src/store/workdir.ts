@@ -1,7 +1,7 @@
 import { lstatSync, readFileSync, readlinkSync, type Stats } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { commandLine, programName } from "../lib/command-line.ts";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { asUser, callerUid, ownedByUs, findUserName, writableByOthers } from "../lib/trust.ts";
 import { moveAside, shellQuote } from "../lib/shell.ts";
@@ -100,6 +100,15 @@ export function resolveHostdir(directory: string): string {
  */
 export function resolveWork(hostdir: string): Work {
   const link = join(hostdir, HOST.workLink);
+  try {
+    return checkWorkLink(hostdir, link);
+  } catch (error) {
+    const target = realPath(link);
+    throw target !== undefined && hasErrno(error, "EACCES") ? unreadableWorkdir(target, error) : error;
+  }
+}
+
+function checkWorkLink(hostdir: string, link: string): Work {
   const stats = lstatOf(link);
   if (!stats) return { state: "none" };
   if (!stats.isSymbolicLink()) throw refuseLink(link, "it is not a symlink", moveAside(link));

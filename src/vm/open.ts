@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { reasonOf, VmError } from "../lib/errors.ts";
+import { hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { lstatOf } from "../lib/read-file.ts";
@@ -112,13 +112,16 @@ async function withLock<T>(
   let work: Work | undefined;
   let undone = false;
   let moved = false;
+  let refused: VmError | undefined;
   try {
-    ({ work, moved } = repoint(hostdir));
+    ({ work, moved, refused } = repoint(hostdir));
     if (work?.state === "present" && hasSuspendedTraces(work))
       undone = await (await import("./recover-suspended.ts")).recoverSuspended(work);
     await recoverLive(hostdir, work);
     if (recover(context, hostdir, work)) work = undefined;
   } catch (error) {
+    // Working files of another user have nothing to do with an interrupted command.
+    if (refused && hasErrno(error, "EACCES")) throw refused;
     throw fileError(`cannot ${command}: cannot clean up after an interrupted command`, error);
   }
   try {
@@ -140,7 +143,7 @@ async function withLock<T>(
 }
 
 /** Repoints the working files of a moved VM to HOSTDIR. @returns them; none if they are refused */
-function repoint(hostdir: string): { work: Work | undefined; moved: boolean } {
+function repoint(hostdir: string): { work: Work | undefined; moved: boolean; refused?: VmError } {
   try {
     const work = repointHost(hostdir);
     if (work.state !== "present" || work.movedFrom === undefined) return { work, moved: false };
@@ -150,7 +153,7 @@ function repoint(hostdir: string): { work: Work | undefined; moved: boolean } {
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
     // Possibly after an interrupted command: `recover` repairs that next. Else reading the VM reports it.
-    return { work: undefined, moved: false };
+    return { work: undefined, moved: false, refused: error };
   }
 }
 

@@ -1,10 +1,11 @@
 import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
-import { VmError } from "../lib/errors.ts";
+import { hasErrno, VmError } from "../lib/errors.ts";
 import { asUser, callerUid, foreignReason, ownedByUs, findUserName } from "../lib/trust.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { lstatOf } from "../lib/read-file.ts";
+import { fileError } from "../store/files.ts";
 import { HOST } from "../store/layout.ts";
 import type { Context } from "./context.ts";
 
@@ -48,7 +49,8 @@ function requireWritable({ prog }: Context, hostdir: string, command: string): v
   if (!stats || stats.uid === callerUid()) return;
   try {
     accessSync(hostdir, constants.W_OK);
-  } catch {
+  } catch (error) {
+    if (hasErrno(error, "EROFS")) throw fileError(`cannot ${command}`, error);
     throw new VmError("cannotCreate", `cannot ${command}: ${hostdir} belongs to ${findUserName(stats.uid)}`, {
       hint: `act as that user: ${asUser(0, prog)} …; to read only: ${commandLine("status")}`,
     });

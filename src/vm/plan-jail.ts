@@ -87,6 +87,7 @@ export async function planConfined(
   const { program = ARCH[machine!.arch].binary } = request;
   const traits = machine ?? NO_GUEST;
   const loose = findLoose(traits);
+  if (loose && own === 0) warnOnce(`qemu runs as root, unconfined: ${loose.reason}`);
   if (loose?.helper) {
     return { jail: undefined, record: { ...UNCONFINED, uid: own, reasons: [loose.reason] } };
   }

@@ -1,4 +1,4 @@
-import { readShutdown } from "../qmp/events.ts";
+import { changesAgentPort, readShutdown } from "../qmp/events.ts";
 import { readEvents, type PastEvent } from "../store/events.ts";
 import type { VmEvent, VmEventName } from "../store/history.ts";
 import { parseGuestError } from "./guest-errors.ts";
@@ -22,7 +22,7 @@ export function describeRunEvents(hostdir: string, workdir: string, events: read
     if (error?.kind === "disk" && found.at(-1)?.how !== error.text) add(event, "failed", error.text);
     if (error?.kind === "no-space" || error?.kind === "paused") reason = error.text;
     if (readShutdown(event)) isOver = true;
-    if (event.event === "VSERPORT_CHANGE" && event.data.open === true && !isReady) {
+    if (changesAgentPort(event, true) && !isReady) {
       isReady = true;
       add(event, "ready");
     }

@@ -225,6 +225,19 @@ describe("backup of the running VM", () => {
       },
       "crash-consistent",
     ],
+    [
+      "an agent that exits while it freezes",
+      {
+        agent: {
+          ...thawed,
+          "guest-fsfreeze-freeze": (_args, vm) => {
+            setTimeout(() => vm.emit("VSERPORT_CHANGE", { id: "channel0-dev", open: false }), 50);
+            return HANG;
+          },
+        },
+      },
+      "crash-consistent",
+    ],
     ["no agent", {}, "crash-consistent"],
   ])("%s", async (_title, behaviour, consistency) => {
     using box = await written("SNAPSHOT_FORMAT=qcow2\n");

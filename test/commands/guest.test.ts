@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fastClock } from "../fixtures/fast-clock.ts";
-import { FakeQemu, HANG, Refusal, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
+import { FakeQemu, HANG, Refusal, type Answer, type Behaviour } from "../fixtures/qemu/fake-qemu.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 const base64 = (text: string): string => Buffer.from(text).toString("base64");
@@ -16,6 +16,13 @@ const programs = (end: Record<string, unknown>, asks = 1): Behaviour => {
       "guest-exec-status": () => (--left > 0 ? { exited: false } : { exited: true, ...end }),
     },
   };
+};
+
+/** The agent exits; so does another program with a port. */
+const exits: Answer = (_args, vm) => {
+  vm.emit("VSERPORT_CHANGE", { id: "another", open: false });
+  setTimeout(() => vm.emit("VSERPORT_CHANGE", { id: "channel0-dev", open: false }), 50);
+  return HANG;
 };
 
 let box: Sandbox;
@@ -111,6 +118,17 @@ describe("exec", () => {
   ])("%s", async (_title, behaviour, status) => {
     await running(behaviour);
     await box.ends(status, "exec true");
+  });
+
+  test.each<[title: string, hanging: string]>([
+    ["before it has started the program", "guest-exec"],
+    ["while the program runs", "guest-exec-status"],
+  ])("an agent that exits %s: 74 at once", async (_title, hanging) => {
+    const { agent } = programs({ exitcode: 0 });
+    await running({ agent: { ...agent, [hanging]: exits } });
+    const start = performance.now();
+    await box.ends(74, "exec sleep 9", "exit status of sleep is unknown: the guest agent exited");
+    expect(performance.now() - start).toBeLessThan(5000);
   });
 
   test("a timeout kills the program in the guest (124)", async () => {

@@ -156,7 +156,12 @@ describe("job", () => {
     await box.ok("stop", "--force");
     expect((await box.json("status")).lastEnd.end).toBe("stopped");
     box.qemu = { started: rescue() };
-    await box.ok("job", "check");
+    await box.ends(
+      0,
+      "--share=a:/tmp -c 3 job check",
+      "--share has no effect on a job",
+      "--cores has no effect",
+    );
     expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: { end: "stopped" } });
     await box.ends(0, "backup", "power cut");
   });

@@ -275,7 +275,7 @@ describe("snapshots", () => {
           // After input on the console.
           answers: {
             qmp_capabilities: (_args, qemu) =>
-              void setTimeout(() => qemu.emit("VSERPORT_CHANGE", { open: true, id: "agent" }), 20),
+              void setTimeout(() => qemu.emit("VSERPORT_CHANGE", { open: true, id: "channel0-dev" }), 20),
           },
         },
         "",
@@ -614,10 +614,30 @@ describe("a repository", () => {
       ],
       [
         "a damaged repository",
-        (box) => fail(box, "check", 1, "pack is broken"),
+        (box) => fail(box, "check", 1, "pack is broken\nFatal: repository contains errors"),
         "verify --remote",
         74,
-        "pack is broken",
+        "the repository is damaged: ",
+      ],
+      [
+        "a repository that cannot be read",
+        (box) => fail(box, "check", 1, "connection reset"),
+        "verify --remote",
+        74,
+        "cannot check the repository: ",
+      ],
+      [
+        "a locked repository",
+        (box) =>
+          fail(
+            box,
+            "check",
+            1,
+            "unable to create lock in backend: repository is already locked by PID 7 on host by root (UID 0, GID 0)\nlock was created at 2026-11-30 17:39:04 (11.9s ago)\nstorage ID 9314296e",
+          ),
+        "verify --remote",
+        75,
+        "cannot check the repository: the repository is locked by PID 7 on host by root, since 2026-11-30 17:39:04 (11.9s ago) UTC",
       ],
       ["no snapshot of this VM", () => {}, "restore --from-remote", 66, "no snapshots"],
       ["no snapshot of that name", () => {}, "restore --from-remote S7", 66, "S7"],

@@ -53,6 +53,21 @@ suite("another user's", () => {
     rmSync(mine, { recursive: true });
   });
 
+  rootTest("a user's VM whose working files are root's: the owner, and what to do", async () => {
+    const [user, work] = [join(box.home, "vm/b"), join(box.top, "tmp/vm-of-root")];
+    mkdirSync(user);
+    mkdirSync(work, { mode: 0o700 });
+    symlinkSync(work, join(user, ".work"));
+    await shell(`chown -hR ${UID}:${UID} '${user}'`, box.top);
+    for (const words of [["run"], ["backup"]]) {
+      const refused = await asUser(["-d", user, ...words]);
+      expectError(refused, 66, /cannot open .*vm-of-root: permission denied; it belongs to root/);
+      expect(refused.stderr).toMatch(/act as that user: sudo .*vm/);
+      expect(refused.stderr).not.toContain("interrupted");
+    }
+    for (const path of [user, work]) rmSync(path, { recursive: true });
+  });
+
   rootTest("an unreadable directory in PROFILES: list shows it with the reason, and the others", async () => {
     const [lost, closed] = [join(box.home, "vm/lost+found"), join(box.home, "vm/closed")];
     for (const path of [lost, closed]) mkdirSync(path, { mode: 0o700 });

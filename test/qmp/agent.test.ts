@@ -2,7 +2,14 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Socket } from "bun";
-import { AgentBusy, AgentError, agentLock, AgentTimeout, GuestAgent } from "../../src/qmp/agent.ts";
+import {
+  AgentBusy,
+  AgentError,
+  AgentExited,
+  agentLock,
+  AgentTimeout,
+  GuestAgent,
+} from "../../src/qmp/agent.ts";
 import { LineSplitter } from "../../src/qmp/protocol.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { failureOf } from "../fixtures/failure.ts";
@@ -72,8 +79,10 @@ describe("the guest agent", () => {
       const error = await failureOf(() => GuestAgent.connect(path, 20_000, undefined, 50));
       expect(error).toBeInstanceOf(AgentBusy);
       expect(error.exitCode).toBe(75);
-      const over = AbortSignal.timeout(30);
-      await failureOf(() => GuestAgent.connect(path, 20_000, over, 60_000));
+      const over = new AbortController();
+      setTimeout(() => over.abort(new AgentExited()), 30);
+      const ended = await failureOf(() => GuestAgent.connect(path, 20_000, over.signal, 60_000));
+      expect(ended).toBeInstanceOf(AgentExited);
     }
     using _next = await GuestAgent.connect(path, 20_000);
   });
@@ -176,8 +185,8 @@ describe("the guest agent", () => {
     await gone;
     using second = await GuestAgent.connect(path, 20_000, stop.signal);
     const waiting = second.execute("silence");
-    stop.abort();
-    await expect(waiting).rejects.toThrow("closed");
+    stop.abort(new AgentExited());
+    await expect(waiting).rejects.toThrow("the guest agent exited");
   });
 });
 

@@ -154,6 +154,12 @@ describe("fileError", () => {
     const cause = errno(code);
     expect(fileError("cannot x", cause)).toMatchObject({ exitCode, message, cause });
   });
+  test("on a read-only filesystem neither an owner nor a mode is advised", () => {
+    const { hint } = fileError("cannot x", errno("EROFS"));
+    expect(hint).toContain("remount,rw");
+    expect(hint).not.toContain("chown");
+    expect(fileError("cannot x", errno("EACCES")).hint).toContain("chown");
+  });
   test("passes an error for the user unchanged", () => {
     const error = new VmError("busy", "held");
     expect(fileError("cannot x", error)).toBe(error);

@@ -1,5 +1,6 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { mkdirSync } from "node:fs";
+import { log } from "../../src/lib/log.ts";
 import { describeJail } from "../../src/vm/status-text.ts";
 import { planJail } from "../../src/vm/jail.ts";
 import type { Machine } from "../../src/machine/types.ts";
@@ -40,7 +41,12 @@ describe("arguments of the user's own", () => {
     [["-display", "gtk"], /^no new privileges.*: -display$/],
     [["-netdev", "bridge,id=n1"], /^none; .*starts a program: bridge,id=n1$/],
   ])("%j: %s", async (extraArgs, text) => {
+    using warn = spyOn(log, "warn").mockReturnValue(undefined);
     const { record } = await plan({ extraArgs });
+    // As root it is unconfined then, which is said once.
+    if (isRoot && extraArgs[1] !== "edu")
+      expect(warn).toHaveBeenCalledWith(expect.stringContaining("unconfined: further argument"));
+    else expect(warn).not.toHaveBeenCalledWith(expect.stringContaining("unconfined"));
     expect(describeJail(record)).toMatch(Bun.which("bwrap") ? text : /not installed|none/);
   });
 });

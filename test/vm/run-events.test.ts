@@ -18,7 +18,7 @@ const describe = (...events: [string, object?][]): string[] =>
 const noSpace = { "node-name": "disk-0", operation: "write", action: "stop", nospace: true, reason: "full" };
 
 test("a boot, a reboot by the guest and one by a command: ready once each time", () => {
-  const open = ["VSERPORT_CHANGE", { id: "a", open: true }] as [string, object];
+  const open = ["VSERPORT_CHANGE", { id: "channel0-dev", open: true }] as [string, object];
   expect(
     describe(
       open,
@@ -26,7 +26,7 @@ test("a boot, a reboot by the guest and one by a command: ready once each time",
       ["RESET", { guest: true, reason: "guest-reset" }],
       open,
       ["RESET", { guest: false, reason: "host-qmp-system-reset" }],
-      ["VSERPORT_CHANGE", { open: false }],
+      ["VSERPORT_CHANGE", { id: "channel0-dev", open: false }],
     ),
   ).toEqual(["0 ready", "2 rebooted by the guest", "3 ready", "4 rebooted by a command"]);
 });

@@ -1,4 +1,5 @@
 import type { Machine } from "../../machine/types.ts";
+import { portId } from "../../qmp/events.ts";
 import { placed, placeOf, type Placed } from "../layout.ts";
 import { escapeCommas, socketChardev } from "../text.ts";
 
@@ -13,7 +14,7 @@ export function buildChannelArgs(machine: Placed & Pick<Machine, "channels">): s
       "-chardev",
       socketChardev(`channel${index}`, socket),
       "-device",
-      `virtserialport,bus=channels0.0,chardev=channel${index},name=${escapeCommas(name)}`,
+      `virtserialport,id=${portId(index)},bus=channels0.0,chardev=channel${index},name=${escapeCommas(name)}`,
     ]),
   ];
 }

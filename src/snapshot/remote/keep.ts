@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import { counted, plain } from "../../lib/text.ts";
 import { VmError } from "../../lib/errors.ts";
+import { saysRepositoryDamaged } from "../../lib/program-messages.ts";
 import { toJson } from "../../lib/json.ts";
 import { isQuiet, log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
@@ -129,16 +130,14 @@ const formatRemoteVerdict = ({ item, keep, reasons }: RemoteVerdict): string =>
  */
 export async function checkRemote(context: Context, deep: boolean): Promise<void> {
   const repository = await openRepository(context);
-  try {
-    await repository.run(["check", ...(deep ? ["--read-data"] : [])], {
-      what: "the repository is damaged",
+  const what = "cannot check the repository";
+  const result = await repository.run(["check", ...(deep ? ["--read-data"] : [])], { what, good: [1] });
+  if (result.status !== 0) {
+    const { message, code } = repository.failure(what, result);
+    if (code !== "io" || !saysRepositoryDamaged(result.stderr)) throw repository.failure(what, result);
+    throw new VmError("io", message.replace(what, "the repository is damaged"), {
+      hint: 'see "Troubleshooting" in restic\'s manual for repairs',
     });
-  } catch (error) {
-    if (error instanceof VmError && error.code === "io")
-      throw new VmError("io", error.message, {
-        hint: 'see "Troubleshooting" in restic\'s manual for repairs',
-      });
-    throw error;
   }
   const here = readLocalVm(context);
   const own = (await listRemote(repository)).filter((item) => isOwn(here, item));

@@ -2,6 +2,7 @@ import { accessSync, constants, statSync } from "node:fs";
 import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import {
+  parseRepositoryLock,
   saysDataLost,
   saysNoRepository,
   saysRepositoryLocked,
@@ -125,10 +126,14 @@ function explain(what: string, result: Finished, place: string): VmError {
     return new VmError("config", `${what}: wrong password for ${hideCredentials(place)}`, {
       hint: "check SNAPSHOT_PASSWORD_FILE",
     });
-  if (saysRepositoryLocked(result.stderr))
-    return new VmError("busy", `${what}: the repository is locked by another restic`, {
-      hint: "try again later; list its locks: restic list locks",
-    });
+  if (saysRepositoryLocked(result.stderr)) {
+    const { holder = "another restic", since } = parseRepositoryLock(result.stderr);
+    return new VmError(
+      "busy",
+      `${what}: the repository is locked by ${quoteLine(holder)}${since === undefined ? "" : `, since ${since} UTC`}`,
+      { hint: "run the command again later; if that restic no longer runs: restic unlock --remove-all" },
+    );
+  }
   return processFailure(what, { ...result, argv: ["restic"], stderr: hideIn(result.stderr, place) });
 }
 

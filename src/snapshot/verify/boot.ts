@@ -8,7 +8,7 @@ import { buildQemuArgv } from "../../qemu/argv.ts";
 import { KILL_ONLY } from "../../qemu/end.ts";
 import { startQemu, type QemuSession } from "../../qemu/session.ts";
 import { probeQemu } from "../../qemu/probe.ts";
-import type { QmpEvent } from "../../qmp/events.ts";
+import { changesAgentPort, type QmpEvent } from "../../qmp/events.ts";
 import { ARCH } from "../../machine/arch.ts";
 import { readTail } from "../../lib/read-file.ts";
 import { fileError } from "../../store/files.ts";
@@ -77,10 +77,8 @@ async function bootCopy(context: Context, vm: Vm, dir: string, wait: BootWait): 
   const argv = buildQemuArgv(resolved, capabilities);
   const logPath = join(dir, WORK.qemuLog);
   const next = Promise.withResolvers<BootOutcome>();
-  const onEvent = ({ event, data }: QmpEvent): void => {
-    // The guest has opened the agent's port (qapi/char.json).
-    if (!wait.pattern && event === "VSERPORT_CHANGE" && data.open === true)
-      next.resolve({ booted: "guest agent connected" });
+  const onEvent = (event: QmpEvent): void => {
+    if (!wait.pattern && changesAgentPort(event, true)) next.resolve({ booted: "guest agent connected" });
   };
   let machine: QemuSession;
   try {

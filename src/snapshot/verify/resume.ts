@@ -10,9 +10,9 @@ import { KILL_ONLY } from "../../qemu/end.ts";
 import { probeQemu } from "../../qemu/probe.ts";
 import { INCOMING_ARGS, loadDevices, openMappedRam } from "../../qemu/ram-state.ts";
 import { startQemu, type QemuSession } from "../../qemu/session.ts";
-import { AgentTimeout, GuestAgent } from "../../qmp/agent.ts";
+import { AgentExited, AgentTimeout, GuestAgent } from "../../qmp/agent.ts";
 import { findChardev } from "../../qmp/chardev.ts";
-import type { QmpEvent } from "../../qmp/events.ts";
+import { changesAgentPort, type QmpEvent } from "../../qmp/events.ts";
 import { STATE, WORK, workingPath } from "../../store/layout.ts";
 import { newMark } from "../../store/mark-types.ts";
 import type { Snapshot } from "../../store/snapshots.ts";
@@ -60,7 +60,10 @@ export async function resumeCopy(
   const devicesFd = openForReading(workingPath(dir, STATE.devices));
   const next = Promise.withResolvers<BootOutcome>();
   const fail = (problem: string): void => next.resolve({ ok: false, problems: [problem] });
-  const onEvent = ({ event }: QmpEvent): void => {
+  const agent = new AbortController();
+  const onEvent = (change: QmpEvent): void => {
+    const { event } = change;
+    if (changesAgentPort(change, false)) agent.abort(new AgentExited());
     if (event === "RESET" || event === "GUEST_PANICKED")
       fail(event === "RESET" ? "the resumed guest was reset" : "the resumed guest has panicked");
   };
@@ -90,7 +93,9 @@ export async function resumeCopy(
     await loadDevices(machine.qmp, fd + 1, machine.ended);
     await machine.qmp.execute("cont");
     void machine.ended.then(() => fail("the resumed guest shut down"));
-    const runs = wait.pattern ? watchConsole(machine).then(asResumed) : watchGuest(machine, dir, wait);
+    const runs = wait.pattern
+      ? watchConsole(machine).then(asResumed)
+      : watchGuest(machine, dir, wait, agent.signal);
     runs.then(next.resolve, next.reject);
     return await next.promise;
   } catch (error) {
@@ -105,14 +110,20 @@ const asResumed = ({ booted, ...outcome }: BootOutcome): BootOutcome =>
   booted === undefined ? outcome : { ...outcome, resumed: booted };
 
 /** The agent answers if it was running; else the guest runs for a while. */
-async function watchGuest({ qmp }: QemuSession, dir: string, { seconds }: BootWait): Promise<BootOutcome> {
+async function watchGuest(
+  { qmp }: QemuSession,
+  dir: string,
+  { seconds }: BootWait,
+  exited: AbortSignal,
+): Promise<BootOutcome> {
   if ((await findChardev(qmp, WORK.agent))?.guestOpen) {
     try {
-      using _agent = await GuestAgent.connect(join(dir, WORK.agent), seconds * 1000);
+      using _agent = await GuestAgent.connect(join(dir, WORK.agent), seconds * 1000, exited);
       return { resumed: "guest agent answers" };
     } catch (error) {
-      if (!(error instanceof AgentTimeout)) throw error;
-      return { ok: false, problems: [`resumed, and ${error.message}`], late: true };
+      const late = error instanceof AgentTimeout;
+      if (!late && !(error instanceof AgentExited)) throw error;
+      return { ok: false, problems: [`resumed, and ${error.message}`], ...(late && { late }) };
     }
   }
   const { promise, resolve } = Promise.withResolvers<void>();

@@ -7,7 +7,7 @@
 /**
  * $0 becomes bwrap, once the shell that watches it has been started. A line on stdin ends that one: nothing is to be done any
  * more. At end of file bwrap is stopped, so that it starts nothing meanwhile, and what it has started is ended. A process's
- * directory of /proc stays that process's, whoever gets its number next.
+ * directory of /proc stays its own, also when its number is given to another.
  */
 const WATCH = `
 ( (

@@ -147,7 +147,7 @@ host_initrd() {
   local kernel release module file
   kernel=$(rescue_kernel)
   release=${kernel##*/vmlinuz-}
-  mkdir -p "$scratch/initrd"/{bin,new,dev,modules}
+  mkdir -p "$scratch/initrd"/{bin,new,dev,proc,modules}
   cp "$(command -v busybox)" "$scratch/initrd/bin/busybox"
   ln -sf busybox "$scratch/initrd/bin/sh"
   # button and evdev: logind is to hear of the power button.
@@ -165,7 +165,13 @@ for module in $(/bin/busybox cat /order); do /bin/busybox insmod "$module"; done
 until [ -b /dev/vda ]; do /bin/busybox usleep 100000; done
 /bin/busybox mount -t ext4 /dev/vda /new
 /bin/busybox mount -o move /dev /new/dev
-exec /bin/busybox switch_root /new /sbin/init
+/bin/busybox mount -t proc proc /proc
+init=/sbin/init
+for word in $(/bin/busybox cat /proc/cmdline); do
+  case $word in init=*) init=${word#init=} ;; esac
+done
+/bin/busybox umount /proc
+exec /bin/busybox switch_root /new "$init"
 TEXT
   chmod 755 "$scratch/initrd/init"
   (cd "$scratch/initrd" && find . | cpio -o -H newc --quiet) >"$scratch/initrd.img"

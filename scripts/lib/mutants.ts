@@ -85,7 +85,7 @@ export const MUTANTS: readonly Mutant[] = [
     "commands/host.test.ts:is shown, renewed",
   ),
   mutant(
-    "snapshot/verify/boot.ts",
+    "qmp/events.ts",
     'event === "VSERPORT_CHANGE"',
     'event === "VSERPORT"',
     "commands/snapshots.test.ts:its agent",

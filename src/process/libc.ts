@@ -209,13 +209,18 @@ export function lowerPriority(group: number): void {
   syscall(SYS_IOPRIO_SET, IOPRIO_WHO_PGRP, group as Pointer, IOPRIO_IDLE, null, 0);
 }
 
-const RLIMIT_CORE = 4;
-/** struct rlimit: soft and hard limit. */
-const RLIMIT_BYTES = 16;
+/** Numbers of x86-64 and arm64 (asm-generic/resource.h). */
+const RESOURCES = { core: 4, nproc: 6, msgqueue: 12 } as const;
 
-/** Has a process, and what it starts, leave no core dump, which would hold a guest's RAM (prlimit(2)). Best effort. */
-export const forbidCoreDumps = (pid: number): void =>
-  void libc().prlimit(pid, RLIMIT_CORE, ffi().ptr(Buffer.alloc(RLIMIT_BYTES)), null);
+export type ResourceLimits = Partial<Record<keyof typeof RESOURCES, number>>;
+
+/** Sets limits of a process, and of what it starts, that only root can raise again (prlimit(2)). Best effort. */
+export function limitResources(pid: number, limits: ResourceLimits): void {
+  for (const [name, limit] of Object.entries(limits)) {
+    const both = BigUint64Array.of(BigInt(limit), BigInt(limit));
+    libc().prlimit(pid, RESOURCES[name as keyof ResourceLimits], ffi().ptr(both), null);
+  }
+}
 
 /** renameat2(2): older C libraries have no function for it. */
 const SYS_RENAMEAT2 = process.arch === "arm64" ? 276 : 316;

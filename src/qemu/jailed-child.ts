@@ -4,7 +4,7 @@ import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
-import { forbidCoreDumps, pipe } from "../process/libc.ts";
+import { limitResources, pipe, type ResourceLimits } from "../process/libc.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
 import { sealDirectory } from "./seal-jail.ts";
 import { watchJailed } from "./watch-jailed.ts";
@@ -31,6 +31,11 @@ const noEnvironment = (): Record<string, undefined> =>
       .map((name) => [name, undefined]),
   );
 
+/** A core dump would hold a guest's RAM. qemu has no message queues. */
+const LIMITS: ResourceLimits = { core: 0, msgqueue: 0 };
+/** Of a qemu that is its user's only process. It has up to 64 for I/O of each of a few contexts, and one for each CPU. */
+const MAX_THREADS = 4096;
+
 /** @param argv qemu's command line */
 export function startQemuChild(argv: readonly string[], jail: Jail, options: ChildOptions): QemuChild {
   const [qemu, ...args] = argv;
@@ -56,7 +61,8 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   } finally {
     for (const fd of [writeEnd, ...(lifeline ? [lifeline[0]] : [])]) closeSync(fd);
   }
-  if (child.pid > 0) forbidCoreDumps(child.pid);
+  const limits = { ...LIMITS, ...(jail.user && { nproc: MAX_THREADS }) };
+  if (child.pid > 0) limitResources(child.pid, limits);
   if (!jail.root) {
     closeSync(readEnd);
     return child;
@@ -64,7 +70,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   // Of others' jails, only root can change the mounts.
   const sealed =
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
-  return followJailed(child, readEnd, sealed, lifeline?.[1]);
+  return followJailed(child, readEnd, limits, sealed, lifeline?.[1]);
 }
 
 const MAX_INFO_BYTES = 4096;
@@ -99,6 +105,7 @@ const readPiece = (fd: number, to: Buffer): Promise<number> =>
 function followJailed(
   child: Child,
   readEnd: number,
+  limits: ResourceLimits,
   sealed: string | undefined,
   lifeline: number | undefined,
 ): QemuChild {
@@ -110,8 +117,8 @@ function followJailed(
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
-    // bwrap may have started it before its own limit was set.
-    if (pid !== undefined) forbidCoreDumps(pid);
+    // bwrap may have started it before its own limits were set.
+    if (pid !== undefined) limitResources(pid, limits);
     return pid ?? child.pid;
   });
   return {

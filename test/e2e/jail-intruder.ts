@@ -91,6 +91,10 @@ export const ATTEMPTS: readonly Attempt[] = [
     name: "leave a core dump",
     perl: `open($f, "<", "/proc/self/limits") && !grep { /^Max core file size +0 +0 / } <$f>`,
   },
+  {
+    name: "fill the kernel's memory with messages",
+    perl: `open($f, "<", "/proc/self/limits") && !grep { /^Max msgqueue size +0 +0 / } <$f>`,
+  },
 ];
 
 /** The program. As qemu it is asked for its features first: that is left to the real one. */

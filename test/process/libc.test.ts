@@ -1,5 +1,5 @@
 import { describe, expect, spyOn, test } from "bun:test";
-import { closeSync, openSync, statSync } from "node:fs";
+import { closeSync, openSync, readFileSync, statSync } from "node:fs";
 import { closesOnExec, ffi } from "../../src/process/c-library.ts";
 import {
   findIoUringProblem,
@@ -7,6 +7,7 @@ import {
   isatty,
   isRangeLocked,
   libc,
+  limitResources,
   LOCK_EX,
   LOCK_NB,
   makePipe,
@@ -14,6 +15,16 @@ import {
   setInterface,
 } from "../../src/process/libc.ts";
 import { Temp } from "../fixtures/temp.ts";
+
+test("limits of a process", async () => {
+  const child = Bun.spawn(["sleep", "60"]);
+  limitResources(child.pid, { core: 0, nproc: 4000, msgqueue: 0 });
+  const limits = readFileSync(`/proc/${child.pid}/limits`, "utf8").replaceAll(/ +/g, " ");
+  for (const line of ["core file size 0 0 bytes", "processes 4000 4000 processes", "msgqueue size 0 0 bytes"])
+    expect(limits).toContain(`Max ${line}`);
+  child.kill();
+  await child.exited;
+});
 
 test("a named pipe is for its owner; what is there already is not replaced", () => {
   using temp = new Temp();

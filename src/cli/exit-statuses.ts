@@ -155,7 +155,7 @@ const OF_COMMAND: Readonly<Record<string, Words>> = {
     noInput: "no such snapshot, or no such file in it",
     unavailable: "",
     cannotCreate: `${FOREIGN}; DIR is not empty`,
-    io: "reading, writing or the repository failed, or not all files were copied",
+    io: "reading, writing or the repository failed, not all files were copied, or the reader of the pipe has ended",
     busy: "the snapshot is protected, in use or being read, or the VM is locked by another process",
     timeout: "files were not listed or copied within the time limit",
   },

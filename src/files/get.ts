@@ -10,7 +10,8 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { JobLogWriter } from "../job/output.ts";
-import { usageError, VmError } from "../lib/errors.ts";
+import { closedPipe, usageError, VmError } from "../lib/errors.ts";
+import { saysClosedPipe } from "../lib/program-messages.ts";
 import { log } from "../lib/log.ts";
 import { lstatOf, openForReading } from "../lib/read-file.ts";
 import { shellQuote } from "../lib/shell.ts";
@@ -229,9 +230,10 @@ async function writeStream(archive: string, { dir, work }: Scratch, path: string
 /** To standard output; a terminal gets only text. */
 async function sendFile(file: string, what: string): Promise<void> {
   if (!isTerminal(STDOUT)) {
-    const { status, signal } = await start(["cat", file], { stdout: STDOUT }).done;
+    const result = await start(["cat", file], { stdout: STDOUT }).done;
     throwIfInterrupted();
-    if (status === 0 || signal === "SIGPIPE") return;
+    if (result.status === 0) return;
+    if (saysClosedPipe(result)) throw closedPipe(what);
     throw new VmError("io", `${what}: cannot write to standard output`);
   }
   const writer = new JobLogWriter();

@@ -8,6 +8,7 @@ import { ARCH } from "../machine/arch.ts";
 import type { Disk } from "../machine/types.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { claimFiles } from "../store/claim.ts";
+import { recordEvent } from "../store/history.ts";
 import { LAST, WORK } from "../store/layout.ts";
 import { remove } from "../store/remove.ts";
 import type { Workdir } from "../store/workdir.ts";
@@ -103,6 +104,8 @@ async function restoreFrom(
   if (dryRun) return await checkFiles(context, vm, job);
   await replaceFiles(context, vm, work, { ...job, result: archive });
   log.success(`restored ${counted(paths.length, "path")} of ${place.snapshot.name}`);
+  const { name: snapshot } = place.snapshot;
+  recordEvent(context, vm.hostdir, { event: "restored", snapshot, how: `files: ${paths.join(" ")}` });
 }
 
 type PutJob = Pick<FilesJob, "paths" | "disks" | "keyFile" | "cannot">;

@@ -224,6 +224,9 @@ function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | u
     ...(paths.some((path) => path.includes(REPLACEMENT))
       ? ["give a name that is not UTF-8 as ls shows it, in quotes, with --escaped"]
       : []),
+    ...(paths.some((path) => path.includes("\\"))
+      ? ["give a name with escapes as ls shows it, in quotes, with --escaped"]
+      : []),
     ...(paths.some((path) => PATTERN.test(path)) ? ["patterns are not expanded: name a directory"] : []),
     ...opening,
     isPath ? `list ${near}: ${listing(near)}` : `list the filesystems: ${listing()}`,

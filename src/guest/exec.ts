@@ -217,9 +217,13 @@ const noAgent = (hasLine: boolean): VmError =>
   });
 
 const agentExited = (program: string): VmError =>
-  new VmError("io", `the exit status of ${program} is unknown: the guest agent exited, or was restarted`, {
-    hint: "look at it in the guest: systemctl status qemu-guest-agent",
-  });
+  new VmError(
+    "io",
+    `the exit status of ${program} is unknown: the guest agent exited, was restarted, or ended with the guest`,
+    {
+      hint: "look at it in the guest: systemctl status qemu-guest-agent",
+    },
+  );
 
 const lineTaken = (): VmError =>
   new VmError("busy", "cannot use the guest agent: another process is using it");

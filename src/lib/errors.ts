@@ -62,6 +62,10 @@ export class VmError extends Error {
   }
 }
 
+/** The reader of a pipe has ended before all was written. @param what start of the message: `cannot export` */
+export const closedPipe = (what: string): VmError =>
+  new VmError("io", `${what}: the reader closed the pipe`, { hint: "check why the other program ended" });
+
 /** Arguments that exclude each other, or an invalid value. */
 export const usageError = (message: string, hint: string): VmError => new VmError("usage", message, { hint });
 

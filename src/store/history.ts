@@ -27,7 +27,7 @@ export const VM_EVENTS = {
   snapshot: "a snapshot was made; snapshot: its name",
   "snapshot failed": "a backup failed; how, status: its exit status",
   "push failed": "the snapshot was made, but not pushed to the repository; snapshot: its name; how, status",
-  restored: "a snapshot was restored; snapshot: its name",
+  restored: "a snapshot was restored; snapshot: its name; how: of files only, their paths",
   job: "a job ended; job: its name; status: its exit status",
 } as const;
 export type VmEventName = keyof typeof VM_EVENTS;

@@ -429,6 +429,7 @@ describe("restore --only", () => {
     );
     await box.ends(0, "restore --only=/etc --only=/srv S1", "restored 2 paths of S1");
     expect(scratch(box)).toEqual([]);
+    expect((await box.ok("events")).stdout).toMatch(/restored: S1.*files: \/etc \/srv\n$/);
     // No guest has run.
     expect(await box.json("status")).toMatchObject({ state: "stopped", lastEnd: null });
     answers(box, {}, { status: 73, log: "No space left on device\n" });

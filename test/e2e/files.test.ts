@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { existsSync, lstatSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { processesIn, until, type Sandbox } from "./harness.ts";
+import { binary, processesIn, until, type Sandbox } from "./harness.ts";
 import {
   configure,
   expectError,
@@ -95,6 +95,9 @@ suite(
       ]);
       expect(readFileSync(join(copy, "abs"), "utf8")).toBe("ID=x\n");
       expectError(await box.vm(["snapshots", "get", "Q", "/srv/out", "-"]), 66, /is a symlink to/);
+      const cut = `"$0" snapshots get Q /srv/big - | head -c 10; exit "\${PIPESTATUS[0]}"`;
+      const { status, stderr: said } = await box.vm(["-c", cut, binary], { program: ["bash"] });
+      expect([status, said]).toEqual([74, expect.stringContaining("the reader closed the pipe")]);
       rmSync(copy, { recursive: true });
     });
 

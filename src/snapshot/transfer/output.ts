@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { commandLine } from "../../lib/command-line.ts";
-import { hasErrno, usageError, VmError } from "../../lib/errors.ts";
+import { closedPipe, hasErrno, usageError, VmError } from "../../lib/errors.ts";
 import { saysClosedPipe } from "../../lib/program-messages.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { STDOUT } from "../../lib/standard-streams.ts";
@@ -46,13 +46,8 @@ export interface ExportOutput {
 const partialOf = (path: string): string => `${path}.vm-partial`;
 
 function explainPipe(error: unknown): never {
-  throw error instanceof ProcessError && saysClosedPipe(error.result) ? closedPipe() : error;
+  throw error instanceof ProcessError && saysClosedPipe(error.result) ? closedPipe("cannot export") : error;
 }
-
-const closedPipe = (): VmError =>
-  new VmError("io", "cannot export: the reader closed the pipe", {
-    hint: "check why the other program ended",
-  });
 
 /** @throws 64 for a terminal, 73 if there is something else under the name */
 export function openExportOutput(path: string | undefined): ExportOutput {
@@ -71,7 +66,7 @@ function openStdout(): ExportOutput {
     read: () => Buffer.alloc(0),
     truncate: () => {},
     write: async (bytes) => {
-      if (!(await writeOutput(bytes))) throw closedPipe();
+      if (!(await writeOutput(bytes))) throw closedPipe("cannot export");
     },
     explain: (work) => work.catch(explainPipe),
     sync: async () => {},

@@ -6,7 +6,6 @@ import { log, snapshotName } from "../lib/log.ts";
 import { formatTimestamp } from "../lib/time.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
-import { WORK } from "../store/layout.ts";
 import { removeWork } from "../store/working-files.ts";
 import type { Context } from "../vm/context.ts";
 import { killMachine } from "../vm/kill-machine.ts";
@@ -43,8 +42,8 @@ export async function destroyVm(context: Context, force: boolean): Promise<void>
     try {
       // Before the disks are removed: the symlink to them is there.
       accessSync(hostdir, constants.W_OK);
-      if (work.state === "present" && lstatOf(join(work.dir, WORK.repositoryLink)))
-        await (await import("../vm/arriving.ts")).endKeeper(work.dir);
+      if (work.state === "present" && work.mark.arriving)
+        await (await import("../vm/arriving.ts")).endKeeper(hostdir);
       removeWork(hostdir, work);
     } catch (error) {
       throw fileError("cannot destroy the working files", error);

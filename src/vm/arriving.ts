@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { log } from "../lib/log.ts";
-import { lstatOf, readSmall, realPath } from "../lib/read-file.ts";
+import { lstatOf, readSmall } from "../lib/read-file.ts";
 import { plain } from "../lib/text.ts";
 import type { DiskBus, ImageRequest, ReadImage } from "../machine/types.ts";
 import { describeHolder, findByArgument, readArgv, type Holder } from "../process/holders.ts";
@@ -119,12 +119,10 @@ export function findKeeper(workdir: string): Keeper {
 export const KEEPER_WORD = "__keep";
 const KEEPER_END_MS = 10_000;
 
-/** Ends it, and waits until it has unmounted the repository. For a VM that is off. */
-export async function endKeeper(workdir: string): Promise<void> {
-  const directory = realPath(join(workdir, WORK.repositoryLink));
-  if (directory === undefined) return;
+/** Ends it, and waits until it has unmounted the repository. For a VM that is off: its symlink may be gone. */
+export async function endKeeper(hostdir: string): Promise<void> {
   const find = (): Holder[] =>
-    findByArgument("", directory).filter(({ pid }) => readArgv(pid).includes(KEEPER_WORD));
+    findByArgument("", hostdir).filter(({ pid }) => readArgv(pid).includes(KEEPER_WORD));
   const keepers = find();
   for (const keeper of keepers) sendSignal(keeper, "SIGTERM");
   if (keepers.length === 0) return;

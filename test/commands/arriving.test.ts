@@ -1,6 +1,6 @@
 /** A VM of which a part of the disk is only in the repository: what each command does with it. */
 import { describe, expect, spyOn, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Sandbox } from "../fixtures/sandbox.ts";
 import { addRepository, qemuImg, written } from "./snapshots.ts";
@@ -75,10 +75,9 @@ describe("while a part of a disk is only in the repository", () => {
     using box = await arriving();
     const directory = join(box.top, "served");
     mkdirSync(directory);
-    symlinkSync(directory, join(box.work, ".vm-repository"));
     const ready = join(box.top, "ready");
     const script = `trap 'sleep 0.3; : >"$1/ended"; exit 0' TERM; : >${ready}; while :; do sleep 0.05; done`;
-    const keeper = Bun.spawn(["bash", "-c", script, "__keep", directory]);
+    const keeper = Bun.spawn(["bash", "-c", script, "__keep", directory, box.host]);
     while (!existsSync(ready)) await Bun.sleep(10);
     await box.ok("destroy");
     expect(existsSync(join(directory, "ended"))).toBe(true);

@@ -1,3 +1,5 @@
+import { buildLandlockArgs } from "./landlock.ts";
+
 /**
  * A qemu's jail: bubblewrap (bwrap(1)) gives it namespaces and a root that holds only its own files, setpriv(1) a user and
  * privileges. Paths in it equal those outside: argument lists and QMP commands stay as they are.
@@ -5,12 +7,14 @@
 
 /**
  * A file or directory in a jail. `create`: qemu creates its sockets there when it starts, and cannot write there once it
- * runs (seal-jail.ts). `device`: with its device nodes.
+ * runs (seal-jail.ts, landlock.ts). `device`: with its device nodes.
  */
 export interface JailPath {
   /** Absolute, symlinks resolved. */
   path: string;
   access: "read" | "create" | "write" | "device";
+  /** Of those to write to. */
+  isDirectory?: boolean;
 }
 
 /** The lowest user of qemus that root starts: above those that systems give out. */
@@ -30,6 +34,8 @@ export interface JailRoot {
   bwrap: string;
   /** A network namespace without any network. */
   offline: boolean;
+  /** setpriv has the kernel refuse writing elsewhere (landlock.ts). */
+  landlock: boolean;
   /** What it holds, as it is when qemu is started. */
   view: () => JailView;
   /** Called if bwrap fails, before qemu is started without a root of its own. */
@@ -51,6 +57,8 @@ export interface JailStart {
   directory: string;
   /** A pipe that bwrap tells the pid of qemu (`readJailedPid`). */
   infoFd: number;
+  /** Paths of descriptors that it inherits and opens again, perhaps for writing. */
+  reopened: readonly string[];
   /** Signal that it gets when the program that started it dies; with a root of its own, by watch-jailed.ts. */
   whenOrphaned: "TERM" | "none";
 }
@@ -63,7 +71,7 @@ export function buildJailArgv(
 ): string[] {
   return [
     ...(root && view ? buildRootArgs(root, view, start) : []),
-    ...buildPrivilegeArgs(root, setpriv, user, start),
+    ...buildPrivilegeArgs(root, setpriv, user, start, view),
   ];
 }
 
@@ -108,7 +116,8 @@ function buildPrivilegeArgs(
   root: JailRoot | undefined,
   setpriv: string | undefined,
   user: Jail["user"],
-  { whenOrphaned }: JailStart,
+  { whenOrphaned, reopened }: JailStart,
+  view: JailView | undefined,
 ): string[] {
   const kept = user && ["-all", ...user.capabilities.map((name) => `+${name}`)].join(",");
   const options = [
@@ -130,6 +139,7 @@ function buildPrivilegeArgs(
           kept!,
         ]
       : []),
+    ...(root?.landlock && view ? buildLandlockArgs(view.paths, reopened) : []),
   ];
   return setpriv === undefined || options.length === 0 ? [] : [setpriv, ...options, "--"];
 }

@@ -73,7 +73,11 @@ describe.skipIf(!Bun.which("bwrap"))("with bubblewrap", () => {
     temp.write("work/share/file", "");
     const shares: Machine["shares"] = [{ tag: "in", path: "share", writable: true, security: "none" }];
     const { jail } = await plan({ shares });
-    expect(jail!.root!.view().paths).toContainEqual({ path: temp.path("work/share"), access: "write" });
+    expect(jail!.root!.view().paths).toContainEqual({
+      path: temp.path("work/share"),
+      access: "write",
+      isDirectory: true,
+    });
   });
 
   test("a share of the whole host leaves no root of its own", async () => {

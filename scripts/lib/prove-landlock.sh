@@ -109,10 +109,14 @@ real() {
   done
   "$1" vm -d "$2" backup S1
   echo "BACKUP $1 $?"
+  "$1" vm -d "$2" backup --ram S2
+  echo "RAM $1 $?"
   "$1" vm -d "$2" stop --timeout=120
   echo "STOP $1 $?"
   echo "DISK $1 $(qemu-io -U -r -f qcow2 -c 'read -v 512 8' "$2/disk-0.img" | sed -n 's/^00000200:  \([0-9a-f ]*[0-9a-f]\) .*/\1/p')"
-  echo "COPY $1 $("$1" vm -d "$2" verify S1 | tail -n 1)"
+  # Its RAM is a file, which qemu opens by its descriptor.
+  "$1" vm -d "$2" verify --boot S2
+  echo "RESUMED $1 $?"
 }
 for who in user root; do
   if [ "$who" = root ]; then directory=/srv/guest; else directory=/home/prove/guest; fi
@@ -148,8 +152,8 @@ landlock_tried() {
 # The counters are of starts and stops.
 landlock_real() {
   grep -E "^[A-Z]+ $1 " "$scratch/report" | grep -v ^TRY
-  holds "$scratch/report" "^DOCTOR $1 .*Landlock" "^STATUS $1 jail:.*Landlock" "^RUN $1 0" "^BACKUP $1 0" "^STOP $1 0" \
-    "^DISK $1 01 00 00 00 01 00 00 00"
+  holds "$scratch/report" "^DOCTOR $1 .*Landlock" "^STATUS $1 jail:.*Landlock" "^RUN $1 0" "^BACKUP $1 0" \
+    "^RAM $1 0" "^STOP $1 0" "^RESUMED $1 0" "^DISK $1 01 00 00 00 01 00 00 00"
   without "$scratch/report" "^STATUS $1 .*can create files"
-  note "started, backed up, stopped; $(sed -n "s/^STATUS $1 jail: *//p" "$scratch/report")"
+  note "started, backed up, also with RAM, stopped, resumed from that; $(sed -n "s/^STATUS $1 jail: *//p" "$scratch/report")"
 }

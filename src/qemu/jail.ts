@@ -1,5 +1,3 @@
-import { buildLandlockArgs } from "./landlock.ts";
-
 /**
  * A qemu's jail: bubblewrap (bwrap(1)) gives it namespaces and a root that holds only its own files, setpriv(1) a user and
  * privileges. Paths in it equal those outside: argument lists and QMP commands stay as they are.
@@ -7,7 +5,7 @@ import { buildLandlockArgs } from "./landlock.ts";
 
 /**
  * A file or directory in a jail. `create`: qemu creates its sockets there when it starts, and cannot write there once it
- * runs (seal-jail.ts, landlock.ts). `device`: with its device nodes.
+ * runs (seal-jail.ts). `device`: with its device nodes.
  */
 export interface JailPath {
   /** Absolute, symlinks resolved. */
@@ -34,7 +32,7 @@ export interface JailRoot {
   bwrap: string;
   /** A network namespace without any network. */
   offline: boolean;
-  /** setpriv has the kernel refuse writing elsewhere (landlock.ts). */
+  /** setpriv has the kernel refuse writing elsewhere (landlock(7)). */
   landlock: boolean;
   /** What it holds, as it is when qemu is started. */
   view: () => JailView;
@@ -143,6 +141,36 @@ function buildPrivilegeArgs(
   ];
   return setpriv === undefined || options.length === 0 ? [] : [setpriv, ...options, "--"];
 }
+
+/** What Landlock (landlock(7)) refuses a qemu where it is not allowed. It may create sockets. */
+const FILE_RIGHTS = "write-file";
+const RIGHTS = [
+  FILE_RIGHTS,
+  ...["reg", "dir", "sym", "fifo", "char", "block"].map((kind) => `make-${kind}`),
+  "remove-file",
+  "remove-dir",
+  // To rename from one directory to another.
+  "refer",
+].join(",");
+
+/**
+ * Arguments of util-linux's setpriv, from version 2.40 on, by which qemu writes only to what it is given for that. Other than
+ * sealing (seal-jail.ts), that needs no capabilities, and is in force when qemu is started.
+ * @param descriptors paths of those that qemu inherits and opens again
+ */
+const buildLandlockArgs = (paths: readonly JailPath[], descriptors: readonly string[]): string[] => [
+  "--landlock-access",
+  `fs:${RIGHTS}`,
+  ...paths
+    .filter(({ access }) => access === "write" || access === "device")
+    .flatMap(({ path, isDirectory }) => allow(isDirectory ? RIGHTS : FILE_RIGHTS, path)),
+  ...descriptors.flatMap((path) => allow(FILE_RIGHTS, path)),
+];
+
+const allow = (rights: string, path: string): string[] => [
+  "--landlock-rule",
+  `path-beneath:${rights}:${path}`,
+];
 
 /** The pid that bwrap has written (bwrap(1), --info-fd); undefined if there is none. */
 export function readJailedPid(text: string): number | undefined {

@@ -43,7 +43,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   const [readEnd, writeEnd] = pipe();
   const lifeline = jail.root && whenOrphaned !== "none" ? pipe() : undefined;
   const view = jail.root?.view();
-  const reopened = furtherFds.flatMap((fd, index) => (isFile(fd) ? [`/proc/self/fd/${3 + index}`] : []));
+  const reopened = furtherFds.flatMap((fd, index) => (isOnDisk(fd) ? [`/proc/self/fd/${3 + index}`] : []));
   const infoFd = 3 + furtherFds.length;
   const words = buildJailArgv(jail, view, { directory, infoFd, reopened, whenOrphaned });
   let child: Child;
@@ -75,8 +75,8 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   return followJailed(child, readEnd, limits, sealed, lifeline?.[1]);
 }
 
-/** On a filesystem: what is in memory only (memfd_create(2)), Landlock neither knows nor restricts. */
-const isFile = (fd: number): boolean =>
+/** A file; what is in memory only (memfd_create(2)), Landlock neither knows nor restricts. */
+const isOnDisk = (fd: number): boolean =>
   fstatSync(fd).isFile() && !readlinkSync(`/proc/self/fd/${fd}`).startsWith("/memfd:");
 
 const MAX_INFO_BYTES = 4096;

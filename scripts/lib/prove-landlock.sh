@@ -111,6 +111,8 @@ real() {
   echo "BACKUP $1 $?"
   "$1" vm -d "$2" backup --ram S2
   echo "RAM $1 $?"
+  "$1" vm -d "$2" disk add VIRT=1M
+  echo "ADDED $1 $?"
   "$1" vm -d "$2" stop --timeout=120
   echo "STOP $1 $?"
   echo "DISK $1 $(qemu-io -U -r -f qcow2 -c 'read -v 512 8' "$2/disk-0.img" | sed -n 's/^00000200:  \([0-9a-f ]*[0-9a-f]\) .*/\1/p')"
@@ -153,7 +155,7 @@ landlock_tried() {
 landlock_real() {
   grep -E "^[A-Z]+ $1 " "$scratch/report" | grep -v ^TRY
   holds "$scratch/report" "^DOCTOR $1 .*Landlock" "^STATUS $1 jail:.*Landlock" "^RUN $1 0" "^BACKUP $1 0" \
-    "^RAM $1 0" "^STOP $1 0" "^RESUMED $1 0" "^DISK $1 01 00 00 00 01 00 00 00"
+    "^RAM $1 0" "^ADDED $1 0" "^STOP $1 0" "^RESUMED $1 0" "^DISK $1 01 00 00 00 01 00 00 00"
   without "$scratch/report" "^STATUS $1 .*can create files"
-  note "started, backed up, also with RAM, stopped, resumed from that; $(sed -n "s/^STATUS $1 jail: *//p" "$scratch/report")"
+  note "started, backed up, also with RAM, given a disk, stopped; a copy resumed; $(sed -n "s/^STATUS $1 jail: *//p" "$scratch/report")"
 }

@@ -250,7 +250,7 @@ const formatTime = (iso: string): string => formatLocalTime(localTime(new Date(i
 const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
   `${end}${at === null ? "" : `, ${formatTime(at)}`}${how === undefined ? "" : `: ${how}`}`;
 
-/** `own root, namespaces and network, uid 1900000001`; `off: JAIL=off` */
+/** `own root and namespaces, without a network, Landlock, uid 1900000001`; `none; JAIL=off` */
 export function describeJail(jail: JailRecord): string {
   const { namespaces, network, noNewPrivileges, landlock, uid, reasons } = jail;
   const parts = [

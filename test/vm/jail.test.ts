@@ -31,6 +31,13 @@ test("JAIL=off: qemu has all rights of its user", async () => {
   expect(describeJail(record)).toBe("none; JAIL=off");
 });
 
+test("with all that a jail can have", () => {
+  const record = { namespaces: true, network: true, noNewPrivileges: true, landlock: true, uid: 1000 };
+  expect(describeJail({ ...record, reasons: [] })).toBe(
+    "own root and namespaces, without a network, Landlock, uid 1000",
+  );
+});
+
 describe("arguments of the user's own", () => {
   test.each([
     [["-kernel", "/boot/vmlinuz"], /^no new privileges, uid \d+; .*may reach outside: -kernel$/],

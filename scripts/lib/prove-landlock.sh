@@ -35,8 +35,8 @@ landlock_vms() {
 
 # landlock_vm AS DIRECTORY
 landlock_vm() {
-  "$1" mkdir -p -m 700 "$2"
-  "$1" vm -d "$2" -m 16M -c 1 -p '' --inplace --no-netdev create L --from=/mnt/service.img --disk-size=1M
+  "$1" mkdir -p -m 700 "$2" "$2-share"
+  "$1" vm -d "$2" -m 16M -c 1 -p '' -s '' -s "out:rw:$2-share" --inplace --no-netdev create L --from=/mnt/service.img --disk-size=1M
 }
 
 # As qemu it is asked for its features first: that is left to the real one.
@@ -49,6 +49,11 @@ exec "/usr/bin/qemu-system-x86_64", @ARGV if "@ARGV" =~ /-machine none|--version
 sub try { my ($name, $what) = @_; print STDERR $what->() ? "allowed" : "refused", " $name\n" }
 socket($s, AF_UNIX, SOCK_STREAM, 0) && bind($s, sockaddr_un("new.sock")) && print STDERR "socket\n";
 open($f, "+<", "disk-0.img") && print STDERR "disk\n";
+my $share = readlink("/proc/self/cwd") . "-share";
+mkdir("$share/a") && mkdir("$share/b") && open($f, ">", "$share/a/file") && rename("$share/a/file", "$share/b/file") &&
+  symlink("file", "$share/b/link") && POSIX::mkfifo("$share/fifo", 0600) && open($f, "+<", "$share/b/file") &&
+  unlink("$share/b/file", "$share/b/link", "$share/fifo") == 3 && rmdir("$share/a") && rmdir("$share/b") &&
+  print STDERR "share\n";
 try("new file", sub { open($f, ">", "new") });
 try("new symlink", sub { symlink("guest.env", "new-link") });
 try("new directory", sub { mkdir("new-directory") });
@@ -139,11 +144,11 @@ landlock_boot() {
   reported END
 }
 
-# landlock_tried WHO HOW ANSWER: that to all of the attempts; a socket and the disk are always its own.
+# landlock_tried WHO HOW ANSWER: that to all of the attempts; a socket, the disk and a writable share are always its own.
 landlock_tried() {
   local tries
   grep "^TRY $1 $2 " "$scratch/report"
-  holds "$scratch/report" "^TRY $1 $2 socket" "^TRY $1 $2 disk"
+  holds "$scratch/report" "^TRY $1 $2 socket" "^TRY $1 $2 disk" "^TRY $1 $2 share"
   tries=$(grep -cE "^TRY $1 $2 (allowed|refused) " "$scratch/report")
   [ "$tries" = 7 ] || fail "$tries attempts instead of 7"
   tries=$(grep -c "^TRY $1 $2 $3 " "$scratch/report")

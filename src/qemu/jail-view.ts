@@ -74,7 +74,11 @@ export function viewOf(program: string, wanted: readonly WantedPath[]): JailView
     if (isWider && isThere(real)) found.set(real, access);
   }
   const paths = [...found]
-    .map(([path, access]): JailPath => ({ path, access }))
+    .map(([path, access]): JailPath => ({
+      path,
+      access,
+      ...(access === "write" && lstatOf(path)?.isDirectory() && { isDirectory: true }),
+    }))
     .toSorted((one, other) => (one.path < other.path ? -1 : 1));
   const outer = (path: string): JailPath | undefined =>
     paths.findLast((item) => path.startsWith(item.path + sep));

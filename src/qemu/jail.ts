@@ -11,6 +11,8 @@ export interface JailPath {
   /** Absolute, symlinks resolved. */
   path: string;
   access: "read" | "create" | "write" | "device";
+  /** Of those to write to. */
+  isDirectory?: boolean;
 }
 
 /** The lowest user of qemus that root starts: above those that systems give out. */
@@ -30,6 +32,8 @@ export interface JailRoot {
   bwrap: string;
   /** A network namespace without any network. */
   offline: boolean;
+  /** setpriv has the kernel refuse writing elsewhere (landlock(7)). */
+  landlock: boolean;
   /** What it holds, as it is when qemu is started. */
   view: () => JailView;
   /** Called if bwrap fails, before qemu is started without a root of its own. */
@@ -51,6 +55,8 @@ export interface JailStart {
   directory: string;
   /** A pipe that bwrap tells the pid of qemu (`readJailedPid`). */
   infoFd: number;
+  /** Paths of descriptors that it inherits and opens again, perhaps for writing. */
+  reopened: readonly string[];
   /** Signal that it gets when the program that started it dies; with a root of its own, by watch-jailed.ts. */
   whenOrphaned: "TERM" | "none";
 }
@@ -63,7 +69,7 @@ export function buildJailArgv(
 ): string[] {
   return [
     ...(root && view ? buildRootArgs(root, view, start) : []),
-    ...buildPrivilegeArgs(root, setpriv, user, start),
+    ...buildPrivilegeArgs(root, setpriv, user, start, view),
   ];
 }
 
@@ -108,7 +114,8 @@ function buildPrivilegeArgs(
   root: JailRoot | undefined,
   setpriv: string | undefined,
   user: Jail["user"],
-  { whenOrphaned }: JailStart,
+  { whenOrphaned, reopened }: JailStart,
+  view: JailView | undefined,
 ): string[] {
   const kept = user && ["-all", ...user.capabilities.map((name) => `+${name}`)].join(",");
   const options = [
@@ -130,9 +137,40 @@ function buildPrivilegeArgs(
           kept!,
         ]
       : []),
+    ...(root?.landlock && view ? buildLandlockArgs(view.paths, reopened) : []),
   ];
   return setpriv === undefined || options.length === 0 ? [] : [setpriv, ...options, "--"];
 }
+
+/** What Landlock (landlock(7)) refuses a qemu where it is not allowed. It may create sockets. */
+const FILE_RIGHTS = "write-file";
+const RIGHTS = [
+  FILE_RIGHTS,
+  ...["reg", "dir", "sym", "fifo", "char", "block"].map((kind) => `make-${kind}`),
+  "remove-file",
+  "remove-dir",
+  // To rename from one directory to another.
+  "refer",
+].join(",");
+
+/**
+ * Arguments of util-linux's setpriv, from version 2.40 on, by which qemu writes only to what it is given for that. Other than
+ * sealing (seal-jail.ts), that needs no capabilities, and is in force when qemu is started.
+ * @param descriptors paths of those that qemu inherits and opens again
+ */
+const buildLandlockArgs = (paths: readonly JailPath[], descriptors: readonly string[]): string[] => [
+  "--landlock-access",
+  `fs:${RIGHTS}`,
+  ...paths
+    .filter(({ access }) => access === "write" || access === "device")
+    .flatMap(({ path, isDirectory }) => allow(isDirectory ? RIGHTS : FILE_RIGHTS, path)),
+  ...descriptors.flatMap((path) => allow(FILE_RIGHTS, path)),
+];
+
+const allow = (rights: string, path: string): string[] => [
+  "--landlock-rule",
+  `path-beneath:${rights}:${path}`,
+];
 
 /** The pid that bwrap has written (bwrap(1), --info-fd); undefined if there is none. */
 export function readJailedPid(text: string): number | undefined {

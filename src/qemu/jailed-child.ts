@@ -1,4 +1,4 @@
-import { closeSync, read, writeSync } from "node:fs";
+import { closeSync, fstatSync, read, readlinkSync, writeSync } from "node:fs";
 import { constants } from "node:os";
 import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
@@ -43,7 +43,9 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   const [readEnd, writeEnd] = pipe();
   const lifeline = jail.root && whenOrphaned !== "none" ? pipe() : undefined;
   const view = jail.root?.view();
-  const words = buildJailArgv(jail, view, { directory, infoFd: 3 + furtherFds.length, whenOrphaned });
+  const reopened = furtherFds.flatMap((fd, index) => (isOnDisk(fd) ? [`/proc/self/fd/${3 + index}`] : []));
+  const infoFd = 3 + furtherFds.length;
+  const words = buildJailArgv(jail, view, { directory, infoFd, reopened, whenOrphaned });
   let child: Child;
   try {
     const command = [...words, requireProgram(qemu!), ...args];
@@ -72,6 +74,10 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
   return followJailed(child, readEnd, limits, sealed, lifeline?.[1]);
 }
+
+/** A file; what is in memory only (memfd_create(2)), Landlock neither knows nor restricts. */
+const isOnDisk = (fd: number): boolean =>
+  fstatSync(fd).isFile() && !readlinkSync(`/proc/self/fd/${fd}`).startsWith("/memfd:");
 
 const MAX_INFO_BYTES = 4096;
 

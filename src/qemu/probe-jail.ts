@@ -25,6 +25,8 @@ export interface JailPrograms {
   bwrap: string | undefined;
   /** Full path of util-linux's setpriv. */
   setpriv: string | undefined;
+  /** setpriv and the kernel have Landlock. */
+  landlock: boolean;
   /** Why there are no namespaces: `bubblewrap (bwrap) is not installed`. */
   problem: string | undefined;
   /** Has the next start try again what was remembered as working. */
@@ -38,23 +40,40 @@ export const NOT_INSTALLED = "bubblewrap (bwrap) is not installed";
 
 /**
  * Finds out what a jail can have on this host, by starting a program in one. That it works is remembered in `cacheDirectory`
- * until the next boot, or until bwrap or a setting of the kernel changes.
+ * until the next boot, or until bwrap, setpriv or a setting of the kernel changes.
  */
 export async function probeJail(cacheDirectory: string | undefined): Promise<JailPrograms> {
   const found = findProgram("setpriv");
   const setpriv = found !== undefined && !isBusybox(found) ? found : undefined;
   const bwrap = findProgram("bwrap");
-  if (bwrap === undefined) return { bwrap, setpriv, problem: NOT_INSTALLED, forget: () => {} };
+  if (bwrap === undefined)
+    return { bwrap, setpriv, landlock: false, problem: NOT_INSTALLED, forget: () => {} };
   const mark = markIn(cacheDirectory);
   const forget = (): void => {
     if (mark !== undefined) rmSync(mark, { force: true });
   };
-  const host = identifyHost(bwrap);
-  const works = mark !== undefined && readJailMark(mark)[0] === host;
-  const problem = works ? undefined : await tryJail(bwrap, setpriv);
-  if (problem !== undefined) return { bwrap: undefined, setpriv, problem, forget };
-  if (mark !== undefined && !works) remember(mark, [host]);
-  return { bwrap, setpriv, problem: undefined, forget };
+  const host = identifyHost(bwrap, setpriv);
+  const known = mark === undefined ? undefined : readJailMark(mark)[0];
+  if (known === host || known === host + LANDLOCKED)
+    return { bwrap, setpriv, landlock: known !== host, problem: undefined, forget };
+  const { landlock, problem } = await tryHost(bwrap, setpriv);
+  if (problem !== undefined) return { bwrap: undefined, setpriv, landlock, problem, forget };
+  if (mark !== undefined) remember(mark, [landlock ? host + LANDLOCKED : host]);
+  return { bwrap, setpriv, landlock, problem: undefined, forget };
+}
+
+/** Behind the host's checksum in the mark. */
+const LANDLOCKED = " landlock";
+
+/** What bwrap complains about is the same without Landlock. */
+async function tryHost(
+  bwrap: string,
+  setpriv: string | undefined,
+): Promise<Pick<JailPrograms, "landlock" | "problem">> {
+  const problem = setpriv === undefined ? undefined : await tryJail(bwrap, { setpriv, landlock: true });
+  const landlock = setpriv !== undefined && problem === undefined;
+  if (landlock || problem?.isOfBwrap) return { landlock, problem: problem?.text };
+  return { landlock, problem: (await tryJail(bwrap, { setpriv, landlock }))?.text };
 }
 
 const markIn = (cacheDirectory: string | undefined): string | undefined =>
@@ -81,8 +100,11 @@ const CONDITIONS = [
   "kernel/apparmor_restrict_unprivileged_userns",
 ];
 
-function identifyHost(bwrap: string): string {
-  const { size, mtimeMs, mode } = statSync(bwrap);
+function identifyHost(bwrap: string, setpriv: string | undefined): string {
+  const programs = [bwrap, ...(setpriv === undefined ? [] : [setpriv])].flatMap((path) => {
+    const { size, mtimeMs, mode } = statSync(path);
+    return [path, size, mtimeMs, mode];
+  });
   const conditions = CONDITIONS.map((name) => {
     try {
       return readFileSync(join("/proc/sys", name), "latin1");
@@ -90,7 +112,7 @@ function identifyHost(bwrap: string): string {
       return "";
     }
   });
-  const facts = [bwrap, size, mtimeMs, mode, process.getuid!(), ...conditions, ...readOwnLimits()];
+  const facts = [...programs, process.getuid!(), ...conditions, ...readOwnLimits()];
   return sha256(facts.join("\n"));
 }
 
@@ -132,8 +154,8 @@ export async function findProgramProblem(
   const [host, ...known] = mark === undefined ? [] : readJailMark(mark);
   const identity = identifyProgram(path);
   if (known.includes(identity)) return undefined;
-  const problem = await tryJail(bwrap, undefined, [path, "--version"]);
-  if (problem !== undefined) return `${plain(path)} does not start so: ${problem}`;
+  const problem = await tryJail(bwrap, { setpriv: undefined, landlock: false }, [path, "--version"]);
+  if (problem !== undefined) return `${plain(path)} does not start so: ${problem.text}`;
   if (mark !== undefined && host !== undefined)
     remember(mark, [host, ...[identity, ...known].slice(0, MAX_PROGRAMS)]);
   return undefined;
@@ -150,30 +172,31 @@ const ANSWER_MS = 30_000;
 /** @returns why it does not work, in one line */
 async function tryJail(
   bwrap: string,
-  setpriv: string | undefined,
+  { setpriv, landlock }: Pick<JailPrograms, "setpriv" | "landlock">,
   command = [findProgram("true") ?? "/bin/true"],
-): Promise<string | undefined> {
+): Promise<{ text: string; isOfBwrap: boolean } | undefined> {
   const isRoot = process.getuid!() === 0;
   const view = viewOf(command[0]!, []);
   const jail: Jail = {
-    root: { bwrap, offline: true, view: () => view, onFailure: () => {} },
+    root: { bwrap, offline: true, landlock, view: () => view, onFailure: () => {} },
     setpriv,
     user: isRoot && setpriv !== undefined ? { uid: FIRST_UID, capabilities: JAIL_CAPABILITIES } : undefined,
   };
   const [readEnd, writeEnd] = pipe();
   try {
-    const how = { directory: "/", infoFd: 3, whenOrphaned: "none" } as const;
+    const how = { directory: "/", infoFd: 3, reopened: [], whenOrphaned: "none" } as const;
     const argv = [...buildJailArgv(jail, view, how), ...command];
     const child = start(argv, { furtherFds: [writeEnd] });
     const result = await within(child.done, ANSWER_MS, () => new Error("it does not end")).catch(() => {});
     throwIfInterrupted();
     if (!result) {
       child.kill("SIGKILL");
-      return `bwrap: it has not ended after ${ANSWER_MS / 1000} s`;
+      return { text: `bwrap: it has not ended after ${ANSWER_MS / 1000} s`, isOfBwrap: true };
     }
     if (result.status === 0) return undefined;
-    const line = lastLineOf(result).replace(/^bwrap: /, "");
-    return plain(command.length === 1 ? `bwrap: ${line}` : line);
+    const said = lastLineOf(result);
+    const line = said.replace(/^bwrap: /, "");
+    return { text: plain(command.length === 1 ? `bwrap: ${line}` : line), isOfBwrap: line !== said };
   } finally {
     closeSync(readEnd);
     closeSync(writeEnd);

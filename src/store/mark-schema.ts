@@ -197,6 +197,7 @@ function readJail(value: Fields): JailRecord {
     namespaces: value.namespaces === true,
     network: value.network === true,
     noNewPrivileges: value.noNewPrivileges === true,
+    landlock: value.landlock === true,
     uid: count(value.uid, 0) ?? null,
     reasons,
   };

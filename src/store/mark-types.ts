@@ -59,6 +59,8 @@ export interface JailRecord {
   /** A network namespace of its own, without any network. */
   network: boolean;
   noNewPrivileges: boolean;
+  /** The kernel refuses writing to what is not its own; not in records of earlier versions. */
+  landlock: boolean;
   /** The user that qemu runs as; null: not known. */
   uid: number | null;
   reasons: string[];
@@ -69,6 +71,7 @@ export const UNCONFINED: JailRecord = {
   namespaces: false,
   network: false,
   noNewPrivileges: false,
+  landlock: false,
   uid: null,
   reasons: [],
 };

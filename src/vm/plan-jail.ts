@@ -91,7 +91,7 @@ export async function planConfined(
   if (loose?.helper) {
     return { jail: undefined, record: { ...UNCONFINED, uid: own, reasons: [loose.reason] } };
   }
-  const { bwrap, setpriv, problem, forget } = await probeJail(context.cacheDirectory);
+  const { bwrap, setpriv, landlock, problem, forget } = await probeJail(context.cacheDirectory);
   const noNewPrivileges = bwrap !== undefined || setpriv !== undefined;
   const recordWithoutRoot = (reason: string): JailRecord => ({
     ...UNCONFINED,
@@ -125,17 +125,20 @@ export async function planConfined(
     if (!(error instanceof UnknownReference)) throw error;
     return withoutRoot(`the image ${error.message} refers to something else than a file`);
   }
-  const { user, reasons = [UNSEALED] } = own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
+  const { user, reasons = landlock ? [] : [UNSEALED] } =
+    own === 0 ? chooseUser(traits, directory, paths, setpriv) : {};
   const record: JailRecord = {
     namespaces: true,
     network: offline,
     noNewPrivileges,
+    landlock,
     uid: user?.uid ?? own,
     reasons,
   };
   const root: JailRoot = {
     bwrap,
     offline,
+    landlock,
     onFailure: (reason) => {
       forget();
       warnOnce(`qemu has no root and namespaces of its own: ${reason}`);
@@ -149,7 +152,7 @@ export async function planConfined(
   return { jail: { root, setpriv, user }, record };
 }
 
-/** Only root can change the mounts of a jail that runs. */
+/** Without Landlock: only root can change the mounts of a jail that runs. */
 const UNSEALED = "qemu can create files in the working directory";
 
 /** Does qemu itself open sockets of the host's network? passt does so in its place; a tap device it only gets. */

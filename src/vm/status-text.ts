@@ -250,11 +250,13 @@ const formatTime = (iso: string): string => formatLocalTime(localTime(new Date(i
 const formatEnd = ({ end, at, how }: NonNullable<Status["lastEnd"]>): string =>
   `${end}${at === null ? "" : `, ${formatTime(at)}`}${how === undefined ? "" : `: ${how}`}`;
 
-/** `own root, namespaces and network, uid 1900000001`; `off: JAIL=off` */
-export function describeJail({ namespaces, network, noNewPrivileges, uid, reasons }: JailRecord): string {
+/** `own root and namespaces, without a network, Landlock, uid 1900000001`; `none; JAIL=off` */
+export function describeJail(jail: JailRecord): string {
+  const { namespaces, network, noNewPrivileges, landlock, uid, reasons } = jail;
   const parts = [
     namespaces ? `own root and namespaces${network ? ", without a network" : ""}` : undefined,
     noNewPrivileges && !namespaces ? "no new privileges" : undefined,
+    landlock ? "Landlock" : undefined,
     uid === null ? undefined : `uid ${uid}`,
   ].filter((part) => part !== undefined);
   const state = noNewPrivileges ? parts.join(", ") : "none";

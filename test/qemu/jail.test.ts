@@ -13,6 +13,7 @@ import { Temp } from "../fixtures/temp.ts";
 const ROOT: Jail["root"] = {
   bwrap: "/usr/bin/bwrap",
   offline: true,
+  landlock: false,
   onFailure: () => {},
   view: () => ({
     paths: [
@@ -23,7 +24,7 @@ const ROOT: Jail["root"] = {
     links: [["/bin", "usr/bin"]],
   }),
 };
-const START = { directory: "/vm", infoFd: 5, whenOrphaned: "TERM" } as const;
+const START = { directory: "/vm", infoFd: 5, reopened: [], whenOrphaned: "TERM" } as const;
 const line = (jail: Jail, start: Parameters<typeof buildJailArgv>[2] = START): string =>
   buildJailArgv(jail, jail.root?.view(), start).join(" ");
 
@@ -55,6 +56,39 @@ describe("the words before qemu", () => {
     expect(line({ root: ROOT, setpriv: "setpriv", user })).toEndWith(
       `--reuid 1900000001 --regid 1900000001 --clear-groups --inh-caps ${kept} --ambient-caps ${kept} --bounding-set ${kept} --`,
     );
+  });
+
+  test("Landlock: writing is left to what is there for that", () => {
+    const view = {
+      paths: [
+        { path: "/usr", access: "read" },
+        { path: "/vm", access: "create" },
+        { path: "/vm/disk:0", access: "write" },
+        { path: "/share", access: "write", isDirectory: true },
+        { path: "/dev/kvm", access: "device" },
+      ],
+      links: [],
+    } as const;
+    const jail = { root: { ...ROOT!, landlock: true }, setpriv: "setpriv", user: undefined };
+    const how = { ...START, reopened: ["/proc/self/fd/4"] };
+    const words = buildJailArgv(jail, view, how);
+    const rights = words[words.indexOf("--landlock-access") + 1]!.replace("fs:", "");
+    expect(rights).toBe(
+      "write-file,make-reg,make-dir,make-sym,make-fifo,make-char,make-block,remove-file,remove-dir,refer",
+    );
+    expect(words.filter((word) => word.startsWith("path-beneath:"))).toEqual([
+      "path-beneath:write-file:/vm/disk:0",
+      `path-beneath:${rights}:/share`,
+      "path-beneath:write-file:/dev/kvm",
+      "path-beneath:write-file:/proc/self/fd/4",
+    ]);
+    expect(words.slice(words.lastIndexOf("setpriv"))).toEqual([
+      "setpriv",
+      "--landlock-access",
+      expect.anything(),
+      ...Array.from({ length: 8 }, () => expect.anything()),
+      "--",
+    ]);
   });
 
   test("without bwrap: no new privileges; without both: nothing", () => {

@@ -1,6 +1,8 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { createMemoryFile } from "../../src/process/memory-file.ts";
 import { FIRST_UID } from "../../src/qemu/jail.ts";
+import { startQemuChild } from "../../src/qemu/jailed-child.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";
 
@@ -45,4 +47,25 @@ describe("a qemu that is the first process of its namespace, and handles no sign
     expect(pid).toBeGreaterThan(1);
     await until("it has ended", () => !existsSync(`/proc/${pid}`));
   });
+});
+
+test("with Landlock, qemu writes to the files that it inherits", async () => {
+  const words = temp.path("words");
+  const root = {
+    bwrap: temp.write("bwrap", `#!/bin/sh\nprintf '%s\\n' "$@" >'${words}'\n`, 0o755),
+    offline: true,
+    landlock: true,
+    view: () => ({ paths: [], links: [] }),
+    onFailure: () => {},
+  };
+  const inherited = [createMemoryFile("ram", 1), openSync(temp.write("ram", ""), "r"), openSync("/", "r")];
+  try {
+    const jail = { root, setpriv: "setpriv", user: undefined };
+    await startQemuChild(["true"], jail, { cwd: temp.top, furtherFds: inherited, whenOrphaned: "none" }).done;
+  } finally {
+    inherited.forEach(closeSync);
+  }
+  expect(readFileSync(words, "utf8").match(/^path-beneath:.*$/gm)).toEqual([
+    "path-beneath:write-file:/proc/self/fd/4",
+  ]);
 });

@@ -67,6 +67,38 @@ describe("what a jail can have on this host", () => {
   });
 });
 
+/** A bwrap that starts what it is given, and a setpriv that says so or complains. */
+const installBoth = (setpriv: string): void => {
+  install('while [ "$1" != -- ]; do shift; done; shift; exec "$@"');
+  temp.write("bin/setpriv", `#!/bin/sh\n${setpriv}\n`, 0o755);
+};
+
+describe("Landlock", () => {
+  const OLD = `case $* in *landlock*)
+    echo "$0: unrecognized option '--landlock-access'" >&2; echo "Try '$0 --help'" >&2; exit 1 ;; esac`;
+
+  test("is there where setpriv can do it, which is remembered", async () => {
+    installBoth("exit 0");
+    expect(await probe()).toMatchObject({ problem: undefined, landlock: true });
+    expect(await probe()).toMatchObject({ problem: undefined, landlock: true });
+    expect(starts()).toBe(1);
+  });
+
+  test("is not there otherwise: the jail is, and both are remembered until another setpriv", async () => {
+    installBoth(OLD);
+    for (const _ of [1, 2])
+      expect(await probe()).toMatchObject({
+        bwrap: temp.path("bin/bwrap"),
+        problem: undefined,
+        landlock: false,
+      });
+    expect(starts()).toBe(2);
+    installBoth("exit 0");
+    expect(await probe()).toMatchObject({ landlock: true });
+    expect(starts()).toBe(3);
+  });
+});
+
 const findOwn = async () => {
   const { bwrap } = await probe();
   return await findProgramProblem("own-qemu", bwrap!, temp.path("cache"));
@@ -108,6 +140,7 @@ test("where bwrap fails at a start, qemu is started without a root of its own", 
       root: {
         bwrap: temp.path("bin/bwrap"),
         offline: true,
+        landlock: false,
         view: () => ({ paths: [], links: [] }),
         onFailure: (reason) => failures.push(reason),
       },

@@ -31,6 +31,13 @@ test("JAIL=off: qemu has all rights of its user", async () => {
   expect(describeJail(record)).toBe("none; JAIL=off");
 });
 
+test("with all that a jail can have", () => {
+  const record = { namespaces: true, network: true, noNewPrivileges: true, landlock: true, uid: 1000 };
+  expect(describeJail({ ...record, reasons: [] })).toBe(
+    "own root and namespaces, without a network, Landlock, uid 1000",
+  );
+});
+
 describe("arguments of the user's own", () => {
   test.each([
     [["-kernel", "/boot/vmlinuz"], /^no new privileges, uid \d+; .*may reach outside: -kernel$/],
@@ -73,7 +80,11 @@ describe.skipIf(!Bun.which("bwrap"))("with bubblewrap", () => {
     temp.write("work/share/file", "");
     const shares: Machine["shares"] = [{ tag: "in", path: "share", writable: true, security: "none" }];
     const { jail } = await plan({ shares });
-    expect(jail!.root!.view().paths).toContainEqual({ path: temp.path("work/share"), access: "write" });
+    expect(jail!.root!.view().paths).toContainEqual({
+      path: temp.path("work/share"),
+      access: "write",
+      isDirectory: true,
+    });
   });
 
   test("a share of the whole host leaves no root of its own", async () => {

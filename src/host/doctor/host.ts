@@ -72,11 +72,12 @@ function checkSetpriv(): Check {
 /** What confines the qemus that this user starts, or could with JAIL=auto, and why not more. Starts a program in a jail. */
 export async function checkJail({ JAIL }: Pick<Settings, "JAIL">): Promise<Check> {
   const common = { name: "jail", needed: false, use: "confining qemu" };
-  const { bwrap, setpriv, problem } = await probeJail(undefined);
+  const { bwrap, setpriv, landlock, problem } = await probeJail(undefined);
   const user = process.getuid!() !== 0 ? "" : setpriv === undefined ? ", as root" : ", a user of its own";
+  const further = landlock ? ", Landlock" : "";
   const unused = JAIL === "off" ? "; not used: JAIL=off" : "";
   if (bwrap !== undefined)
-    return { ...common, state: "ok", detail: `${bwrap}: namespaces, own root${user}${unused}` };
+    return { ...common, state: "ok", detail: `${bwrap}: namespaces, own root${further}${user}${unused}` };
   const rest = setpriv === undefined ? "nothing confines qemu" : "no new privileges only";
   return {
     ...common,

@@ -63,11 +63,15 @@ export async function runRescue(
   // All is unmounted and written: what the guest would still do to be off is of no use.
   void told.complete.then(() => machine.end(FLUSH_STEPS)).catch(() => {});
   let lastRun: RunEnd | undefined = "killed";
+  let interruptedJob: Mark["interruptedJob"] = true;
   try {
     const { end, stopped } = await followJob(context, work, run, started, told, write);
     const clean = end.shutdown?.reason === "guest-shutdown" || (told.isComplete && end.status === 0);
     // A job does not repair crash-consistent disks: only a run of the guest does.
-    if (clean) lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
+    if (clean) {
+      lastRun = before === "crash-consistent" ? crashedEnd(work.mark) : "powered-off";
+      ({ interruptedJob } = work.mark);
+    }
     const { status } = told;
     if (stopped) throw stoppedError(stopped, run);
     if (status === undefined || (!clean && status === 0)) throw rescueExitError(work, run, end, status);
@@ -75,7 +79,7 @@ export async function runRescue(
   } finally {
     await settled;
     const onlyJobs = work.mark.lastRun === undefined || work.mark.onlyJobs;
-    updateMark(work.dir, { lastRun, job: undefined, onlyJobs: onlyJobs || undefined });
+    updateMark(work.dir, { lastRun, interruptedJob, job: undefined, onlyJobs: onlyJobs || undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
   }
 }
@@ -110,7 +114,7 @@ async function startRescue(
       buildRunScript(argv, work.dir, `Runs the rescue of the job ${job}; written by ${prog} ${version}`),
     );
     chmodSync(script, 0o700);
-    updateMark(work.dir, { lastRun: "unknown", job: process.pid });
+    updateMark(work.dir, { lastRun: "unknown", interruptedJob: true, job: process.pid });
     recorded = true;
   };
   const noSpace = Promise.withResolvers<string>();
@@ -144,7 +148,8 @@ async function startRescue(
     void ended.then(() => errors[Symbol.dispose]());
     return { ...launched, noSpace: noSpace.promise };
   } catch (error) {
-    updateMark(work.dir, { lastRun: work.mark.lastRun, job: undefined });
+    const { lastRun, interruptedJob } = work.mark;
+    updateMark(work.dir, { lastRun, interruptedJob, job: undefined });
     for (const name of RUN_FILES) remove(join(work.dir, name));
     throw error;
   }

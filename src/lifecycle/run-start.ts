@@ -23,6 +23,7 @@ export function recordStart(
   updateMark(work.dir, {
     lastRun: "unknown",
     onlyJobs: undefined,
+    interruptedJob: undefined,
     ...(tpm && { tpm: true }),
     run: {
       started: new Date().toISOString(),
@@ -40,5 +41,7 @@ export function recordStart(
 }
 
 /** Restores the previous record: no guest has run. */
-export const withdrawStart = ({ dir, mark }: Workdir): void =>
-  updateMark(dir, { lastRun: mark.lastRun, onlyJobs: mark.onlyJobs, run: mark.run, tpm: mark.tpm });
+export const withdrawStart = ({ dir, mark }: Workdir): void => {
+  const { lastRun, onlyJobs, interruptedJob, run, tpm } = mark;
+  updateMark(dir, { lastRun, onlyJobs, interruptedJob, run, tpm });
+};

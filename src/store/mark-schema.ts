@@ -90,6 +90,7 @@ function readFields(fields: Fields, dropped: string[]): Mark {
     job: take("job", (value) => count(value, 1)),
     restored: take("restored", parseConsistency),
     tpm: take("tpm", (value) => (value === true ? value : undefined)),
+    interruptedJob: take("interruptedJob", (value) => (value === true ? value : undefined)),
     onlyJobs: take("onlyJobs", (value) => (value === true ? value : undefined)),
     unrecorded: take("unrecorded", (value) => (value === true ? value : undefined)),
     base: take("base", readBase),

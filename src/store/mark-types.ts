@@ -41,8 +41,11 @@ export function consistencyOf({ lastRun, restored }: Mark): Consistency {
   return lastRun === "powered-off" || lastRun === "reset" ? "offline" : "crash-consistent";
 }
 
+export const INTERRUPTED_JOB = "a job was interrupted, or its rescue crashed";
+
 /** Why the disks of a VM that is off are crash-consistent. */
-export function explainCrash({ lastRun, unrecorded }: Mark): string {
+export function explainCrash({ lastRun, unrecorded, interruptedJob }: Mark): string {
+  if (interruptedJob) return INTERRUPTED_JOB;
   if (lastRun === "unknown") return "the exit reason of the last run is unknown";
   if (lastRun === "suspended")
     return "the VM is suspended: the snapshot has its disks as of then, not its RAM";
@@ -163,6 +166,8 @@ export interface Mark {
   lastRun?: RunEnd | undefined;
   /** Only jobs have used the disks since they were created: no guest has run. */
   onlyJobs?: true | undefined;
+  /** A job that was interrupted is the last that has used the disks, or none of the later jobs has repaired them. */
+  interruptedJob?: true | undefined;
   /** The last run. */
   run?: RunRecord | undefined;
   /** Pid of the program that runs a job, which has the VM's lock: no qemu may use the disks yet. */

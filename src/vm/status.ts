@@ -10,7 +10,7 @@ import { isImageInUse } from "../qemu/image-lock.ts";
 import { STATE_FILES } from "../qemu/state-files.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { isExitUnrecorded } from "../store/mark.ts";
-import type { RunEnd, RunRecord } from "../store/mark-types.ts";
+import { INTERRUPTED_JOB, type RunEnd, type RunRecord } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
 import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
@@ -161,7 +161,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     if (damage !== undefined) return { ...rest, state: "broken", error: damage, ...hintOf(base?.problem) };
     const suspended = await describeSuspended(work);
     if (suspended) return { ...rest, ...suspended, state: "suspended" };
-    return { ...rest, state: stateAfter(ended?.end ?? work.mark.lastRun) };
+    return { ...rest, state: stateAfter(ended?.end ?? work.mark.lastRun, work.mark.interruptedJob) };
   }
   const [{ describeErrors }, { hasSwtpmExited }] = await Promise.all([
     import("./alive.ts"),
@@ -352,6 +352,7 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
   }
   // A job that succeeded is no run of the guest; one that was killed tells of its disks.
   if (mark.lastRun === undefined || (mark.onlyJobs && mark.lastRun === "powered-off")) return null;
+  if (mark.interruptedJob) return { end: mark.lastRun, at: null, how: INTERRUPTED_JOB };
   const { ended = null, how } = mark.run ?? {};
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }
@@ -373,8 +374,9 @@ async function describeSuspended({
   }
 }
 
-function stateAfter(end: RunEnd | undefined): VmState {
+function stateAfter(end: RunEnd | undefined, byJob = false): VmState {
   if (end === undefined) return "created";
+  if (byJob) return "stopped"; // The guest was off.
   return end === "killed" || end === "crashed" || end === "unknown" ? "crashed" : "stopped";
 }
 

@@ -17,6 +17,7 @@ import * as descriptors from "../../src/qmp/send-descriptor.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { lockVm } from "../../src/store/lock.ts";
+import { INTERRUPTED_JOB } from "../../src/store/mark-types.ts";
 import { readMark, updateMark } from "../../src/store/mark.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
@@ -166,6 +167,24 @@ describe("job", () => {
     await box.ends(0, "backup", "power cut");
   });
 
+  test("one that was killed is no end of the run before it, until the next run", async () => {
+    using box = await withJob();
+    await box.running();
+    await box.ok("stop", "--force");
+    box.qemu = { started: rescue({ end: "host-signal" }) };
+    await box.ends(74, "job check");
+    const interrupted = { state: "stopped", lastEnd: { end: "killed", at: null, how: INTERRUPTED_JOB } };
+    expect(await box.json("status")).toMatchObject(interrupted);
+    box.qemu = { started: rescue() };
+    await box.ok("job", "check");
+    expect(await box.json("status")).toMatchObject(interrupted);
+    await box.ends(0, "backup", INTERRUPTED_JOB);
+    box.qemu = {};
+    await box.running();
+    await box.ok("stop", "--force");
+    expect(await box.json("status")).toMatchObject({ lastEnd: { end: "stopped", at: expect.any(String) } });
+  });
+
   test("a clone that never ran has no last run after its job, however the original ended", async () => {
     using box = await withJob();
     updateMark(box.work, { restored: "crash-consistent", clone: { directory: "/srv/original" } });
@@ -184,7 +203,7 @@ describe("job", () => {
       { started: rescue({ end: "host-signal" }) },
       74,
       "host-signal",
-      "crashed",
+      "stopped",
     ],
     [
       "a panic",
@@ -194,7 +213,7 @@ describe("job", () => {
       },
       74,
       "Kernel panic",
-      "crashed",
+      "stopped",
     ],
     [
       "qemu that does not start",
@@ -209,7 +228,11 @@ describe("job", () => {
     box.qemu = behaviour;
     const { stderr } = await box.ends(status, "job check", printed);
     expect(stderr).not.toContain("not run");
-    expect((await box.json("status")).state).toBe(state);
+    const { state: after, lastEnd } = await box.json("status");
+    expect(after).toBe(state);
+    // Of a run before it nothing is told.
+    if (state === "stopped" && lastEnd !== null)
+      expect(lastEnd).toMatchObject({ at: null, how: INTERRUPTED_JOB });
   });
 
   test.each<[hook: "pre" | "post", text: string, status: number, started: number]>([

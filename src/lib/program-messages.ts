@@ -36,6 +36,9 @@ export const saysPortTaken = (text: string): boolean => /address already in use|
 /** qemu's log: a line that is no reason to end; without a name in front if a QMP command caused it (util/error-report.c). */
 export const isQemuWarning = (line: string): boolean => /(^\s*|: )warning: /.test(line);
 
+/** qemu's log, in which swtpm writes, too: it says that its client is gone, whatever has ended qemu. */
+export const isOfSwtpm = (line: string): boolean => /^\s*swtpm: /.test(line);
+
 /** qemu's log: a signal ended it (os-posix.c), which its event log lacks if it had not greeted there. */
 export const isQemuSignal = (line: string): boolean => / terminating on signal \d+/.test(line);
 

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { isQemuSignal, isQemuWarning } from "../lib/program-messages.ts";
+import { isOfSwtpm, isQemuSignal, isQemuWarning } from "../lib/program-messages.ts";
 import { lstatOf } from "../lib/read-file.ts";
 import { readLastLines } from "../qemu/last-lines.ts";
 import { followPanic, readShutdown } from "../qmp/events.ts";
@@ -98,7 +98,7 @@ export function inferEnd(workdir: string, run: Pick<RunRecord, "started">): Ende
   if (booted && booted > started) return { end: "killed", how: "the host was restarted", at: booted };
   const words = readOr(() => readLastLines(join(workdir, WORK.qemuLog)), "")
     .split("\n")
-    .filter((line) => !isQemuWarning(line))
+    .filter((line) => !isQemuWarning(line) && !isOfSwtpm(line))
     .join("\n")
     .trim();
   if (panicked) {

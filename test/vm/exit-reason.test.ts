@@ -45,6 +45,7 @@ test.each<[what: string, log: string, end: RunEnd]>([
 
 test.each([
   ["qemu-system-x86_64: warning: TCG doesn't support requested feature\n", "killed", "qemu was killed"],
+  ["swtpm: Data client disconnected\n", "killed", "qemu was killed"],
   ["qemu: warning: x\nqemu: Bad thing\n", "crashed", "qemu failed: qemu: Bad thing"],
   ["qemu: terminating on signal 15 from pid 7 (sh)\n", "killed", "qemu was terminated by a signal"],
 ])("a qemu that is gone without an event, with the log %j", (log, end, how) => {

@@ -37,7 +37,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "job/run.ts",
-    "updateMark(work.dir, { lastRun: work.mark.lastRun, job: undefined });",
+    "updateMark(work.dir, { lastRun, interruptedJob, job: undefined });",
     "",
     "commands/job.test.ts:does not start",
   ),

@@ -230,7 +230,7 @@ describe("job", () => {
     expect(stderr).not.toContain("not run");
     const { state: after, lastEnd } = await box.json("status");
     expect(after).toBe(state);
-    // Of a run before it nothing is told.
+    // Of a run before it nothing is shown.
     if (state === "stopped" && lastEnd !== null)
       expect(lastEnd).toMatchObject({ at: null, how: INTERRUPTED_JOB });
   });

@@ -133,9 +133,9 @@ export async function checkRemote(context: Context, deep: boolean): Promise<void
   const what = "cannot check the repository";
   const result = await repository.run(["check", ...(deep ? ["--read-data"] : [])], { what, good: [1] });
   if (result.status !== 0) {
-    const { message, code } = repository.failure(what, result);
-    if (code !== "io" || !saysRepositoryDamaged(result.stderr)) throw repository.failure(what, result);
-    throw new VmError("io", message.replace(what, "the repository is damaged"), {
+    const failure = repository.failure(what, result);
+    if (failure.code !== "io" || !saysRepositoryDamaged(result.stderr)) throw failure;
+    throw new VmError("io", repository.failure("the repository is damaged", result).message, {
       hint: 'see "Troubleshooting" in restic\'s manual for repairs',
     });
   }

@@ -41,7 +41,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
-  const lifeline = jail.root && whenOrphaned !== "none" ? pipe() : undefined;
+  const lifeline = jail.root && pipe();
   const view = jail.root?.view();
   const reopened = furtherFds.flatMap((fd, index) => (isOnDisk(fd) ? [`/proc/self/fd/${3 + index}`] : []));
   const infoFd = 3 + furtherFds.length;
@@ -49,7 +49,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   let child: Child;
   try {
     const command = [...words, requireProgram(qemu!), ...args];
-    child = start(lifeline ? watchJailed(command) : command, {
+    child = start(lifeline ? watchJailed(command, { infoFd, whenOrphaned }) : command, {
       ...options,
       ...(jail.root && {
         furtherFds: [...furtherFds, writeEnd],
@@ -65,14 +65,14 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   }
   const limits = { ...LIMITS, ...(jail.user && { nproc: MAX_THREADS }) };
   if (child.pid > 0) limitResources(child.pid, limits);
-  if (!jail.root) {
+  if (!lifeline) {
     closeSync(readEnd);
     return child;
   }
   // Of others' jails, only root can change the mounts.
   const sealed =
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
-  return followJailed(child, readEnd, limits, sealed, lifeline?.[1]);
+  return followJailed(child, readEnd, limits, sealed, lifeline[1]);
 }
 
 /** A file; what is in memory only (memfd_create(2)), Landlock neither knows nor restricts. */
@@ -113,13 +113,14 @@ function followJailed(
   readEnd: number,
   limits: ResourceLimits,
   sealed: string | undefined,
-  lifeline: number | undefined,
+  lifeline: number,
 ): QemuChild {
   let isOver = false;
-  void child.done.then(() => {
+  const finish = (): void => {
+    if (!isOver) endWatch(lifeline);
     isOver = true;
-    if (lifeline !== undefined) endWatch(lifeline);
-  });
+  };
+  void child.done.then(finish);
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
@@ -147,6 +148,7 @@ function followJailed(
     release: () => {
       child.release();
       if (pid !== undefined) sendTo(child.pid, "SIGKILL");
+      finish();
     },
   };
 }

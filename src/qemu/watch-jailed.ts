@@ -1,19 +1,29 @@
+import type { JailStart } from "./jail.ts";
+
 /**
- * The end of a qemu whose starter has died, in a root of its own. The kernel's signal at a parent's death (prctl(2)) does
+ * What becomes of a qemu with a root of its own when its starter dies. The kernel's signal at a parent's death (prctl(2)) does
  * not reach it there: bwrap has no right to signal another user's process, and the first process of a PID namespace ignores
  * a SIGTERM that it does not handle yet. So a shell watches beside bwrap until the starter closes a pipe.
  */
 
 /**
  * $0 becomes bwrap, once the shell that watches it has been started. A line on stdin ends that one: nothing is to be done any
- * more. At end of file bwrap is stopped, so that it starts nothing meanwhile, and what it has started is ended. A process's
- * directory of /proc stays its own, also when its number is given to another.
+ * more. At end of file it does the rest. It keeps the other pipe open for reading: bwrap would die of a closed one, and leave
+ * a child that waits for it. A process's directory of /proc stays its own, also when its number is given to another.
  */
-const WATCH = `
+const watchUntil = (atEnd: string, infoFd: number): string => `
 ( (
-  exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&-
-  cd "/proc/$$" && ! read -r line <&9 && kill -STOP $$ || exit
+  exec 3<&- 4<&- 5<&- 6<&- 7<&-
+  cd "/proc/$$" && ! read -r line <&9 || exit
   find_child() { child=; read -r child <"task/$$/children"; test -n "$child"; }
+  ${atEnd.trim()}
+) >/dev/null 2>&1 & ) 8</proc/self/fd/${infoFd} 9<&0
+exec "$0" "$@" </dev/null
+`;
+
+/** bwrap is stopped, so that it starts nothing meanwhile, and what it has started is ended. */
+const END_QEMU = `
+  kill -STOP $$ || exit
   find_child || kill -KILL $$
   kill -CONT $$
   tries=0
@@ -22,9 +32,26 @@ const WATCH = `
     if test $tries -le 300; then kill -TERM $child; else kill -KILL $child; fi
     sleep 0.2
   done
-) >/dev/null 2>&1 & ) 9<&0
-exec "$0" "$@" </dev/null
 `;
 
-/** The words that start a jail's words so. Its stdin is the pipe. */
-export const watchJailed = (words: readonly string[]): string[] => ["/bin/sh", "-c", WATCH, ...words];
+/** bwrap is ended, for qemu to stay alone, as soon as its child is not another bwrap, which still needs it. */
+const FREE_QEMU = `
+  read -r own <comm
+  tries=0
+  while test $tries -le 300; do
+    tries=$((tries + 1))
+    find_child && read -r name <"/proc/$child/comm" && test "$name" != "$own" && kill -KILL $$ && exit
+    sleep 0.2
+  done
+`;
+
+const AT_END = { TERM: END_QEMU, none: FREE_QEMU };
+
+/**
+ * The words that start a jail's words so. Its stdin is the pipe.
+ * @param whenOrphaned `none`: qemu goes on
+ */
+export const watchJailed = (
+  words: readonly string[],
+  { infoFd, whenOrphaned }: Pick<JailStart, "infoFd" | "whenOrphaned">,
+): string[] => ["/bin/sh", "-c", watchUntil(AT_END[whenOrphaned], infoFd), ...words];

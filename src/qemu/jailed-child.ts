@@ -1,10 +1,11 @@
-import { closeSync, fstatSync, read, readlinkSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, read, readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { hasErrno } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
 import { requireProgram, start, type Child, type StartOptions } from "../process/exec.ts";
 import { limitResources, pipe, type ResourceLimits } from "../process/libc.ts";
+import { Lifeline } from "../process/lifeline.ts";
 import { buildJailArgv, readJailedPid, signalOfStatus, type Jail } from "./jail.ts";
 import { sealDirectory } from "./seal-jail.ts";
 import { watchJailed } from "./watch-jailed.ts";
@@ -41,7 +42,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   const [qemu, ...args] = argv;
   const { cwd: directory, furtherFds, whenOrphaned } = options;
   const [readEnd, writeEnd] = pipe();
-  const lifeline = jail.root && pipe();
+  const lifeline = jail.root && new Lifeline();
   const view = jail.root?.view();
   const reopened = furtherFds.flatMap((fd, index) => (isOnDisk(fd) ? [`/proc/self/fd/${3 + index}`] : []));
   const infoFd = 3 + furtherFds.length;
@@ -55,13 +56,15 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
         furtherFds: [...furtherFds, writeEnd],
         env: { ...noEnvironment(), ...options.env },
       }),
-      ...(lifeline && { stdin: lifeline[0], whenOrphaned: "none" }),
+      ...(lifeline && { stdin: lifeline.fd, whenOrphaned: "none" }),
     });
   } catch (error) {
-    for (const fd of [readEnd, ...(lifeline ? [lifeline[1]] : [])]) closeSync(fd);
+    closeSync(readEnd);
+    lifeline?.end();
     throw error;
   } finally {
-    for (const fd of [writeEnd, ...(lifeline ? [lifeline[0]] : [])]) closeSync(fd);
+    closeSync(writeEnd);
+    lifeline?.handOver();
   }
   const limits = { ...LIMITS, ...(jail.user && { nproc: MAX_THREADS }) };
   if (child.pid > 0) limitResources(child.pid, limits);
@@ -72,7 +75,7 @@ export function startQemuChild(argv: readonly string[], jail: Jail, options: Chi
   // Of others' jails, only root can change the mounts.
   const sealed =
     process.getuid!() === 0 ? view?.paths.find(({ access }) => access === "create")?.path : undefined;
-  return followJailed(child, readEnd, limits, sealed, lifeline[1]);
+  return followJailed(child, readEnd, limits, sealed, lifeline);
 }
 
 /** A file; what is in memory only (memfd_create(2)), Landlock neither knows nor restricts. */
@@ -104,23 +107,19 @@ async function readInfo(fd: number): Promise<string> {
 const readPiece = (fd: number, to: Buffer): Promise<number> =>
   new Promise((resolve) => read(fd, to, 0, to.length, null, (error, length) => resolve(error ? 0 : length)));
 
-/**
- * bwrap is qemu's parent: it waits for it, and exits as it does.
- * @param lifeline the end to write to of a pipe that is watched
- */
+/** bwrap is qemu's parent: it waits for it, and exits as it does. */
 function followJailed(
   child: Child,
   readEnd: number,
   limits: ResourceLimits,
   sealed: string | undefined,
-  lifeline: number,
+  lifeline: Lifeline,
 ): QemuChild {
   let isOver = false;
-  const finish = (): void => {
-    if (!isOver) endWatch(lifeline);
+  void child.done.then(() => {
     isOver = true;
-  };
-  void child.done.then(finish);
+    lifeline.end();
+  });
   let pid: number | undefined;
   const settled = readInfo(readEnd).then((text) => {
     pid = readJailedPid(text);
@@ -148,18 +147,9 @@ function followJailed(
     release: () => {
       child.release();
       if (pid !== undefined) sendTo(child.pid, "SIGKILL");
-      finish();
+      lifeline.end();
     },
   };
-}
-
-function endWatch(lifeline: number): void {
-  try {
-    writeSync(lifeline, "\n");
-  } catch {
-    // The shell has ended: SIGKILL to its process group.
-  }
-  closeSync(lifeline);
 }
 
 const nameOfSignal = (number: number): string =>

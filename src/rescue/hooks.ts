@@ -3,9 +3,11 @@ import { bashEnvironment, buildBashArgv, FATAL, type BashVariables } from "../co
 import { VmError } from "../lib/errors.ts";
 import { listDescendants, signalProcess } from "../process/descendants.ts";
 import { requireProgram, start, type Child } from "../process/exec.ts";
+import { Lifeline } from "../process/lifeline.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
+import { watchHook } from "./watch-hook.ts";
 
 /** How a hook runs. */
 export interface HookOptions {
@@ -39,7 +41,10 @@ export async function runHook(
 ): Promise<void> {
   requireProgram("bash");
   const ownSession = !isTerminal(STDIN);
-  const child = start(buildBashArgv(variables, SCRIPT, [path]), {
+  // At a terminal its own signals reach all that the hook has started.
+  const lifeline = ownSession ? new Lifeline() : undefined;
+  const words = buildBashArgv(variables, SCRIPT, [path]);
+  const child = start(lifeline ? watchHook(words) : words, {
     cwd: hostdir,
     stdin: 0,
     stdout: 1,
@@ -48,7 +53,9 @@ export async function runHook(
     env: { ...bashEnvironment(variables, userShell), ...env },
     ownSession,
     keepOnInterrupt,
+    ...(lifeline && { furtherFds: [lifeline.fd] }),
   });
+  lifeline?.handOver();
   const failed = (how: string): VmError =>
     new VmError("other", `the hook ${basename(path)} ${how}`, { hint: path });
   let late: Promise<void> | undefined;
@@ -58,6 +65,7 @@ export async function runHook(
       : setTimeout(() => (late = endAll(child, ownSession)), limitSeconds * 1000);
   const { status, signal } = await child.done;
   clearTimeout(timer);
+  lifeline?.end();
   if (!keepOnInterrupt) throwIfInterrupted();
   if (late) {
     await late;

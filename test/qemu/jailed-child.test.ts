@@ -1,8 +1,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { chmodSync, closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync } from "node:fs";
 import { createMemoryFile } from "../../src/process/memory-file.ts";
 import { FIRST_UID } from "../../src/qemu/jail.ts";
 import { startQemuChild } from "../../src/qemu/jailed-child.ts";
+import { isNamedByProcess } from "../fixtures/processes.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";
 
@@ -84,16 +85,6 @@ describe.each(Object.keys(JAILS))("a qemu in a jail, %s, whose starter is killed
     for (const file of ["up", "down"]) rmSync(temp.path(file));
   });
 });
-
-/** Whether a process has such an argument. */
-const isNamedByProcess = (argument: string): boolean =>
-  readdirSync("/proc").some((name) => {
-    try {
-      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "utf8").includes(argument);
-    } catch {
-      return false;
-    }
-  });
 
 function nameOfParent(pid: number): string {
   const parent = /^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1];

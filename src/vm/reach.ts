@@ -38,8 +38,12 @@ export const knownMacros = ({ hostdir }: Vm, workdir: string): MacroValues => ({
   DATADIR: join(workdir, WORK.out),
 });
 
-/** Finds them without opening any outside the VM's directories. */
-export function findReaches(context: Context, vm: Vm): Reach[] {
+/**
+ * Finds them without opening any outside the VM's directories.
+ * @param vm with the settings of files, by whose origins the VM's own are told
+ * @param isRunning the recorded run goes on
+ */
+export function findReaches(context: Context, vm: Vm, isRunning = false): Reach[] {
   const { settings, hostdir, work } = vm;
   const workdir = work.state === "present" ? work.dir : join(hostdir, HOST.workLink);
   const at: ReachPlaces = {
@@ -54,7 +58,7 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
     at,
   );
   if (work.state === "present") {
-    found.push(...reachesOfSuspended(vm, work, at));
+    if (isRunning || isSuspended(work.dir)) found.push(...reachesOfRun(vm, work, at));
     for (const disk of ownDisks(work.dir)) {
       const base = baseOf(work.dir, disk);
       if (base !== undefined) found.push({ kind: "base", what: base });
@@ -76,11 +80,10 @@ export function findReaches(context: Context, vm: Vm): Reach[] {
 }
 
 /**
- * What the machine of a saved state reaches. It is resumed with the settings and the CD of its run, whatever guest.env says;
- * of a snapshot with RAM they come from its manifest.
+ * What a running machine reaches, or that of a saved state: by the settings and the CD of its run, whatever guest.env says.
+ * Of a snapshot with RAM they come from its manifest.
  */
-function reachesOfSuspended({ settings, raw: own }: Vm, { dir, mark }: Workdir, at: ReachPlaces): Reach[] {
-  if (!isSuspended(dir)) return [];
+function reachesOfRun({ settings, raw: own }: Vm, { dir, mark }: Workdir, at: ReachPlaces): Reach[] {
   const { run } = mark;
   const raw: RawSettings = { ...run?.typed.settings, ...run?.typed.additions, ...run?.settings };
   const names = (Object.keys(raw) as SettingName[]).filter(

@@ -77,11 +77,11 @@ async function readStatus(context: Context, hostdir: string): Promise<Status> {
     : status;
 }
 
-/** @param stored with the settings of files, whose origins decide on `reaches` */
 async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, stored = vm): Promise<Status> {
   const { settings, hostdir, work } = vm;
   const linked = work.state === "present" && work.mark.clone?.base !== undefined;
   const base = linked ? (await import("./clone-base.ts")).findBase(context, work) : undefined;
+  const isRunning = work.state === "present" && alive?.job === false && isExitUnrecorded(work.mark);
   const general = {
     name: settings.GUESTNAME || basename(hostdir),
     directory: hostdir,
@@ -102,7 +102,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
     autostart: await describeAutostart(context, hostdir),
     nics: nicsOf(settings).map((nic) => describeNic(context, nic)),
     ...describeFiles(context, stored),
-    reaches: findReaches(context, stored),
+    reaches: findReaches(context, stored, isRunning),
   };
   if (work.state !== "present")
     return {
@@ -114,7 +114,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
       ...(work.state === "gone" && { gone: `${describeGone(work)}; ${describeRestore(general.snapshots)}` }),
     };
   const run = work.mark.run;
-  const recorded = alive && !alive.job && isExitUnrecorded(work.mark) ? run : undefined;
+  const recorded = isRunning ? run : undefined;
   const all = readMachineDisks(stored, work, alive?.media?.disks);
   const disks = ownDisks(work.dir).map((file) => {
     const path = join(work.dir, file);

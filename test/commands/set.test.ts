@@ -280,6 +280,15 @@ describe("set", () => {
     expect((await box.json("status")).nextRunChanges).toBeUndefined();
   });
 
+  test("a share of one run: `status` names it as what the VM reaches, until that run has ended", async () => {
+    using box = await created();
+    const share = { kind: "share", what: "/usr" };
+    await box.running({}, "--share=a:/usr");
+    expect((await box.json("status")).reaches).toEqual([share]);
+    await box.ok("stop");
+    expect((await box.json("status")).reaches).toEqual([]);
+  });
+
   test("a value that is stored already, and that the running machine does not have: from the next run on", async () => {
     using box = await created();
     await box.running({}, "-m", "128M");

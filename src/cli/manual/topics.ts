@@ -243,7 +243,7 @@ export const TOPICS: readonly Topic[] = [
     title: "TRUST",
     blocks: [
       "A VM's directory is like a Makefile: `run` and `job` do what its owner wrote there. It counts as yours if you or root own it and no other user can write to it (your private group may); the same holds for each of `guest.env`, `PROG.defaults`, jobs and hooks. A foreign directory can only be read: other commands refuse it (73) and name its owner.",
-      "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory by its own settings and those of a saved machine: shares, images, backing files, the CD, other files, networks, ports for other hosts, directories, devices and commands of forwards, extra arguments, jobs.",
+      "`status`, `list`, `snapshots`, `verify`, `restore`, `backup`, `config`, `doctor`, `-h` and completion run no program that a directory names, and touch nothing outside it and its working directory. `status` lists what a VM reaches outside its directory by its own settings and those of its running or saved machine: shares, images, backing files, the CD, other files, networks, ports for other hosts, directories, devices and commands of forwards, extra arguments, jobs.",
       "Names in data files are never paths; only regular files of limited size are read, and no symlinks followed. Text from guests, images and repositories is printed without control characters; `exec` and `console` pass bytes through.",
     ],
   },

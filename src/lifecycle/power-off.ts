@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import { WORK } from "../store/layout.ts";
@@ -32,16 +31,16 @@ export async function requestPowerOff(
 async function shutDownByAgent(qmp: QmpClient, workdir: string): Promise<boolean> {
   const line = await findChardev(qmp, WORK.agent);
   if (!line?.guestOpen || line.connected) return false;
-  const { AGENT_MS, AgentError, GuestAgent } = await import("../qmp/agent.ts");
-  const { watchAgentPort } = await import("../live/watch-agent.ts");
+  const { AgentError } = await import("../qmp/agent.ts");
+  const { askAgent } = await import("../live/watch-agent.ts");
   try {
-    using port = watchAgentPort(workdir);
-    using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, port.closed);
-    const refused = agent.execute("guest-shutdown").then(
-      () => false,
-      (error: unknown) => error instanceof AgentError,
-    );
-    return !(await Promise.race([refused, Bun.sleep(REFUSAL_MS)]));
+    return await askAgent(workdir, async (agent) => {
+      const refused = agent.execute("guest-shutdown").then(
+        () => false,
+        (error: unknown) => error instanceof AgentError,
+      );
+      return !(await Promise.race([refused, Bun.sleep(REFUSAL_MS)]));
+    });
   } catch {
     return false;
   }

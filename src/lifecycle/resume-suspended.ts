@@ -11,8 +11,8 @@ import { readLastLines } from "../qemu/last-lines.ts";
 import { loadDevices, openState, type OpenState } from "../qemu/ram-state.ts";
 import type { QemuSession } from "../qemu/session.ts";
 import { StepTimeout } from "../qemu/wait-for-step.ts";
-import { watchAgentPort } from "../live/watch-agent.ts";
-import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
+import { askAgent } from "../live/watch-agent.ts";
+import { AGENT_MS } from "../qmp/agent.ts";
 import { findChardev } from "../qmp/chardev.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { QmpDisconnect } from "../qmp/errors.ts";
@@ -244,8 +244,6 @@ export async function reportResumed(
 /** @returns why it cannot be set */
 async function setClock(work: Workdir, qmp: QmpClient): Promise<string | undefined> {
   if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return "it has no guest agent";
-  using port = watchAgentPort(work.dir);
-  using agent = await GuestAgent.connect(join(work.dir, WORK.agent), AGENT_MS, port.closed);
-  await agent.execute("guest-set-time", { time: Date.now() * 1e6 }, AGENT_MS);
+  await askAgent(work.dir, (agent) => agent.execute("guest-set-time", { time: Date.now() * 1e6 }, AGENT_MS));
   return undefined;
 }

@@ -1,6 +1,4 @@
-import { join } from "node:path";
 import { log } from "../lib/log.ts";
-import { AGENT_MS, GuestAgent } from "../qmp/agent.ts";
 import { getDrive, listBlockNodes, removeNode, settingDrive } from "../qmp/block.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { findChardev } from "../qmp/chardev.ts";
@@ -8,7 +6,7 @@ import { QmpTimeout } from "../qmp/errors.ts";
 import { WORK } from "../store/layout.ts";
 import { cancelAllJobs } from "./block-jobs.ts";
 import { ALLOCATED, NODE } from "./names.ts";
-import { watchAgentPort } from "./watch-agent.ts";
+import { askAgent } from "./watch-agent.ts";
 
 /**
  * Removes all jobs, nodes and temporary bitmaps of a live snapshot, finished or not, from a running qemu, and reattaches the guest's disks.
@@ -67,11 +65,11 @@ export async function cleanUpLive(qmp: QmpClient, workdir: string): Promise<void
   await removeFleecing(qmp);
   if (!(await findChardev(qmp, WORK.agent))?.guestOpen) return;
   try {
-    using port = watchAgentPort(workdir);
-    using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, port.closed);
-    if ((await agent.execute("guest-fsfreeze-status")) === "thawed") return;
-    await agent.execute("guest-fsfreeze-thaw");
-    log.info("thawed guest filesystems that a killed command had frozen");
+    await askAgent(workdir, async (agent) => {
+      if ((await agent.execute("guest-fsfreeze-status")) === "thawed") return;
+      await agent.execute("guest-fsfreeze-thaw");
+      log.info("thawed guest filesystems that a killed command had frozen");
+    });
   } catch {
     // No agent, or one without these commands: it cannot have frozen filesystems.
   }

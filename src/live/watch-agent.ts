@@ -1,5 +1,6 @@
+import { join } from "node:path";
 import { watchDirectory } from "../process/watch-directory.ts";
-import { AgentExited } from "../qmp/agent.ts";
+import { AGENT_MS, AgentExited, GuestAgent } from "../qmp/agent.ts";
 import { changesAgentPort } from "../qmp/events.ts";
 import { EventTail } from "../store/events.ts";
 import { WORK } from "../store/layout.ts";
@@ -31,4 +32,11 @@ export function watchAgentPort(workdir: string): AgentPort {
       events[Symbol.dispose]();
     },
   };
+}
+
+/** Calls `ask` with the guest agent, until the guest closes its port. @throws AgentExited then */
+export async function askAgent<T>(workdir: string, ask: (agent: GuestAgent) => Promise<T>): Promise<T> {
+  using port = watchAgentPort(workdir);
+  using agent = await GuestAgent.connect(join(workdir, WORK.agent), AGENT_MS, port.closed);
+  return await ask(agent);
 }

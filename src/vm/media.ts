@@ -4,7 +4,7 @@ import { bashEnvironment, buildBashArgv, FATAL, parseBashVariables } from "../co
 import { commandLine } from "../lib/command-line.ts";
 import { SignalError, VmError } from "../lib/errors.ts";
 import { warnOnce } from "../lib/log.ts";
-import { requireReadableFile } from "../lib/read-file.ts";
+import { isForbidden, requireReadableFile } from "../lib/read-file.ts";
 import { macroOf, type MacroValues } from "../machine/macros.ts";
 import { exec } from "../process/exec.ts";
 import { readImageHeader } from "../qemu/image-header.ts";
@@ -43,6 +43,9 @@ export class NoSuchIso extends VmError {
     });
   }
 }
+/** Also if this user may not see it: that is then the error. */
+const isThere = (path: string): boolean => existsSync(path) || isForbidden(path);
+
 /** A failure other than an interruption. */
 const isPlainFailure = (error: unknown): error is VmError =>
   error instanceof VmError && !(error instanceof SignalError);
@@ -81,7 +84,7 @@ export class Media {
    */
   async findIso(name: string): Promise<string> {
     const places = [resolve(this.context.cwd, name), resolve(this.vm.hostdir, name)];
-    let found = places.find((path) => existsSync(path));
+    let found = places.find(isThere);
     let failure: VmError | undefined;
     if (!found && !isAbsolute(name)) {
       const storage = await this.#storage().catch((error: unknown) => {
@@ -92,7 +95,7 @@ export class Media {
       });
       const path = storage === undefined ? undefined : join(storage, name);
       if (path !== undefined) places.push(path);
-      if (path !== undefined && existsSync(path)) found = path;
+      if (path !== undefined && isThere(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
     return requireCd(requireReadableFile(found, "the CD image"));

@@ -242,15 +242,23 @@ suite("bad input", () => {
     test("create with an unreadable ISO", async () => {
       using box = smallSandbox();
       const [cd, program] = [join(box.top, "secret.iso"), join(box.top, "vm")];
+      const hidden = join(box.top, "hidden");
+      mkdirSync(hidden);
+      cpSync(iso.haltIso, join(hidden, "secret.iso"));
       cpSync(iso.haltIso, cd);
       cpSync(binary, program);
-      chmodSync(cd, 0);
+      for (const one of [cd, hidden]) chmodSync(one, 0);
       // Root can read everything, so this runs as another user.
       const as = isRoot
         ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program]
         : [program];
       if (isRoot) await Bun.$`chown 65534 ${[box.top, box.host, box.tmp, box.home]}`;
-      expectError(await box.vm(["create", "G", cd], { program: as }), 66, /secret\.iso.*permission denied/i);
+      for (const one of [cd, join(hidden, "secret.iso")])
+        expectError(
+          await box.vm(["create", "G", one], { program: as }),
+          66,
+          /secret\.iso.*permission denied/i,
+        );
       expect([...names(box.host), ...names(box.tmp)]).toEqual([]);
     });
   });

@@ -1,3 +1,6 @@
+/** The short names of daemons: Vixie's, cronie's and busybox's, fcron. systemd-cron makes units instead. */
+export const CRONS: readonly string[] = ["cron", "crond", "fcron"];
+
 /** Words for crontab(5): a minute and an hour of the caller's, the rest of the first month, day or week. */
 const NAMED: Readonly<Record<string, (minute: number, hour: number) => string>> = {
   hourly: (minute) => `${minute} * * * *`,

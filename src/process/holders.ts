@@ -77,6 +77,12 @@ export function findByArgument(name: string, argument: string): Holder[] {
   });
 }
 
+/** Whether a process with one of these short names runs; undefined if this user does not see those of others. */
+export function runsProcess(names: readonly string[]): boolean | undefined {
+  if (readName(1) === undefined) return undefined;
+  return readdirSync("/proc").some((pid) => /^\d+$/.test(pid) && names.includes(readName(Number(pid)) ?? ""));
+}
+
 /** Short name of a process; undefined if it has exited. */
 function readName(pid: number): string | undefined {
   try {

@@ -1,6 +1,8 @@
 /** `autostart`: units of systemd and a crontab, by programs that record their arguments; what these run. */
 import { describe, expect, spyOn, test } from "bun:test";
 import {
+  chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -13,10 +15,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { CRONS } from "../../src/lib/cron.ts";
+import { runsProcess } from "../../src/process/holders.ts";
 import { findAutostart } from "../../src/vm/autostart.ts";
 import * as systemd from "../../src/vm/systemd.ts";
 import { readMark } from "../../src/store/mark.ts";
-import { Sandbox } from "../fixtures/sandbox.ts";
+import { Sandbox, until } from "../fixtures/sandbox.ts";
 
 /** A VM in a directory that a reboot does not empty, and a systemctl that enables and disables. */
 async function lasting(...words: string[]): Promise<Sandbox> {
@@ -396,6 +400,23 @@ describe("cron:", () => {
     await box.ok("autostart", "off");
     expect(readFileSync(join(box.top, "crontab"), "utf8")).toBe("0 3 * * * true\n");
     expect(existsSync(join(box.home, ".config/vm.autostart.json"))).toBe(false);
+  });
+
+  test("a warning if no cron is running", async () => {
+    using box = await withCrontab();
+    const crond = join(box.top, "crond");
+    copyFileSync(Bun.which("sleep")!, crond);
+    chmodSync(crond, 0o700);
+    const daemon = Bun.spawn([crond, "60"]);
+    try {
+      await until("it runs", () => runsProcess(["crond"]));
+      expect((await box.ok("autostart", "on", "--cron")).stderr).not.toContain("no cron is running");
+    } finally {
+      daemon.kill("SIGKILL");
+      await daemon.exited;
+    }
+    const { stderr } = await box.ok("autostart", "on", "--cron");
+    expect(stderr.includes("no cron is running")).toBe(!runsProcess(CRONS));
   });
 
   test("lines of the user stay as they are; a crontab that cannot be read is not replaced", async () => {

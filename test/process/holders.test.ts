@@ -1,6 +1,12 @@
 import { expect, test } from "bun:test";
 import { closeSync, copyFileSync, openSync } from "node:fs";
-import { describeHolder, findFileHolder, findUsers, readArgv } from "../../src/process/holders.ts";
+import {
+  describeHolder,
+  findFileHolder,
+  findUsers,
+  readArgv,
+  runsProcess,
+} from "../../src/process/holders.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 test("finds every process of a name that has a file open, or was started in a directory; no others", async () => {
@@ -18,6 +24,8 @@ test("finds every process of a name that has a file open, or was started in a di
     const found = findUsers(new Set([disk]), temp.path("work"), "qemu");
     expect(found.map(({ pid }) => pid).toSorted()).toEqual([inDirectory.pid, withFile.pid].toSorted());
     expect(found[0]!.name).toBe("qemu-sleep");
+    expect(runsProcess(["crond-sleep", "qemu-sleep"])).toBe(true);
+    expect(runsProcess(["crond-sleep"])).toBe(false);
   } finally {
     for (const child of [inDirectory, withFile, ...others]) child.kill("SIGKILL");
     await Promise.all([inDirectory, withFile, ...others].map(({ exited }) => exited));

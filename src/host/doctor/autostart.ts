@@ -1,5 +1,7 @@
+import { CRONS } from "../../lib/cron.ts";
 import { callerUid } from "../../lib/trust.ts";
 import { findProgram } from "../../process/exec.ts";
+import { runsProcess } from "../../process/holders.ts";
 import { findLingerProblem, isSystemdRunning } from "../../vm/systemd.ts";
 import type { Check } from "./check.ts";
 
@@ -12,11 +14,13 @@ export function checkAutostart(): Check {
       ? { ...common, state: "ok", detail: "systemd" }
       : { ...common, state: "limited", detail: problem };
   }
-  return findProgram("crontab")
-    ? {
-        ...common,
-        state: "limited",
-        detail: "systemd is not running: by cron, without restart and orderly stop",
-      }
-    : { ...common, state: "missing", detail: "systemd is not running, and there is no crontab" };
+  if (!findProgram("crontab"))
+    return { ...common, state: "missing", detail: "systemd is not running, and there is no crontab" };
+  if (runsProcess(CRONS) === false)
+    return { ...common, state: "missing", detail: "neither systemd nor cron is running" };
+  return {
+    ...common,
+    state: "limited",
+    detail: "systemd is not running: by cron, without restart and orderly stop",
+  };
 }

@@ -1,12 +1,13 @@
 /** Autostart without systemd: a line `@reboot` in the user's crontab, which starts all VMs of a record. */
 import { closeSync, mkdirSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
-import { quoteForCron } from "../../lib/cron.ts";
+import { CRONS, quoteForCron } from "../../lib/cron.ts";
 import { SignalError, VmError } from "../../lib/errors.ts";
 import { toJson } from "../../lib/json.ts";
 import { log } from "../../lib/log.ts";
 import { lstatOf } from "../../lib/read-file.ts";
 import { exec, findProgram, ProcessError, requireProgram } from "../../process/exec.ts";
+import { runsProcess } from "../../process/holders.ts";
 import { createMemoryFile } from "../../process/memory-file.ts";
 import { removeAbandoned } from "../../store/abandoned.ts";
 import { fileError, replaceFile } from "../../store/files.ts";
@@ -27,6 +28,7 @@ export async function installCron(context: Context, plan: AutostartPlan): Promis
       hint: "leave out --restart, or use systemd: --user, --system",
     });
   await changeRecord(context, plan.directory, plan);
+  if (runsProcess(CRONS) === false) log.warn("no cron is running, which would start the VM with the host");
   log.info("  cron starts the VM, but at a shutdown of the host nothing shuts the guest down: vm stop");
 }
 

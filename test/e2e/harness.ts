@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { slowness } from "../fixtures/slowness.ts";
 import { buildGuests, type Guests } from "../guests/build.ts";
 
 /** Root of the program's sources. */
@@ -26,7 +27,7 @@ let built: Promise<Guests> | undefined;
 export const guests = (): Promise<Guests> => (built ??= buildGuests(join(checkout, ".cache/guests")));
 
 /** After this a command counts as hung: a busy machine may need minutes for what takes seconds elsewhere. */
-export const PATIENCE_SECONDS = 300;
+export const PATIENCE_SECONDS: number = Math.round(300 * slowness());
 
 /** After this the log says what it waits for: on a quiet machine nothing takes as long, but for installations. */
 const SLOW_SECONDS = 45;

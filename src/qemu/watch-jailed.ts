@@ -49,7 +49,7 @@ const AT_END = { TERM: END_QEMU, none: FREE_QEMU };
 
 /**
  * The words that start a jail's words so. Its stdin is the pipe.
- * @param whenOrphaned `none`: qemu goes on
+ * @param whenOrphaned `none`: qemu keeps running
  */
 export const watchJailed = (
   words: readonly string[],

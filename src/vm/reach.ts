@@ -40,8 +40,8 @@ export const knownMacros = ({ hostdir }: Vm, workdir: string): MacroValues => ({
 
 /**
  * Finds them without opening any outside the VM's directories.
- * @param vm with the settings of files, by whose origins the VM's own are told
- * @param isRunning the recorded run goes on
+ * @param vm with the settings of files, whose origins show which are the VM's own
+ * @param isRunning the recorded run has not ended
  */
 export function findReaches(context: Context, vm: Vm, isRunning = false): Reach[] {
   const { settings, hostdir, work } = vm;

@@ -73,7 +73,7 @@ describe.each(Object.keys(JAILS))("a qemu in a jail, %s, whose starter is killed
     await until("nothing is left", () => !isNamedByProcess(temp.top));
   });
 
-  test.each(WHEN)("goes on without bwrap if it was to stay: %s", async (_when, printed) => {
+  test.each(WHEN)("keeps running without bwrap if it was to stay: %s", async (_when, printed) => {
     temp.write("keep", "");
     const pid = startAndDie(jail, "none", printed, KEPT);
     await until("it runs", () => existsSync(temp.path("up")));

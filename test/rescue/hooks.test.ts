@@ -29,7 +29,7 @@ test("when the program is killed, nothing of a hook is left", async () => {
   await until("it has ended", () => !existsSync(`/proc/${started()}`));
 });
 
-test("what a hook leaves behind on purpose goes on when it has ended", async () => {
+test("what a hook leaves behind on purpose keeps running when it has ended", async () => {
   expect(await runHook("sleep 100 </dev/null >/dev/null 2>&1 & echo $! >child\n").exited).toBe(0);
   await until("the shell that watched it has ended", () => !isNamedByProcess(temp.top));
   process.kill(started(), "SIGTERM");

@@ -10,7 +10,6 @@ import { throwIfInterrupted } from "../process/signals.ts";
 import { callerUmask } from "../process/umask.ts";
 import { probeQemu } from "../qemu/probe.ts";
 import { findJob, type Job } from "../rescue/find-job.ts";
-import { runHook } from "../rescue/hooks.ts";
 import { unpackLibexec } from "../rescue/unpack-libexec.ts";
 import { restoreMappedFiles } from "../rescue/mapped-files.ts";
 import { remove } from "../store/remove.ts";
@@ -110,7 +109,9 @@ export async function jobVm(
       const variables = hooked
         ? await hookVariables(context, { ...vm, raw: rescue.raw }, work, media, places.libexec)
         : {};
-      if (job.pre !== undefined) await runHook(job.pre, vm.hostdir, variables, vm.userShell);
+      const runHook = async (path: string): Promise<void> =>
+        (await import("../rescue/hooks.ts")).runHook(path, vm.hostdir, variables, vm.userShell);
+      if (job.pre !== undefined) await runHook(job.pre);
       throwIfInterrupted();
       stageScript(job, work);
       const machine = await resolveRescueMachine(context, vm, work, media, rescue, capabilities);
@@ -132,7 +133,7 @@ export async function jobVm(
           status,
           `see its log: ${join(work.dir, WORK.out, JOB.log)}`,
         );
-      if (job.post !== undefined) await runHook(job.post, vm.hostdir, variables, vm.userShell);
+      if (job.post !== undefined) await runHook(job.post);
       log.success(`the job ${name} succeeded`);
       if (jobLog.failure)
         throw new VmError("io", jobLog.failure.message, {

@@ -8,13 +8,17 @@ import type { JailStart } from "./jail.ts";
 
 /**
  * $0 becomes bwrap, once the shell that watches it has been started. A line on stdin ends that one: nothing is to be done any
- * more. At end of file it does the rest. It keeps the other pipe open for reading: bwrap would die of a closed one, and leave
- * a child that waits for it. A process's directory of /proc stays its own, also when its number is given to another.
+ * more. At end of file it waits for bwrap, whose name is not a shell's, and does the rest. It keeps the other pipe open for
+ * reading: bwrap would die of a closed one, and leave a child that waits for it. A process's directory of /proc stays its own,
+ * also when its number is given to another.
  */
 const watchUntil = (atEnd: string, infoFd: number): string => `
 ( (
   exec 3<&- 4<&- 5<&- 6<&- 7<&-
   cd "/proc/$$" && ! read -r line <&9 || exit
+  read -r shell </proc/self/comm
+  tries=0
+  while read -r own <comm && test $((tries += 1)) -le 500 || exit; test "$own" = "$shell"; do sleep 0.02; done
   find_child() { child=; read -r child <"task/$$/children"; test -n "$child"; }
   ${atEnd.trim()}
 ) >/dev/null 2>&1 & ) 8</proc/self/fd/${infoFd} 9<&0
@@ -36,7 +40,6 @@ const END_QEMU = `
 
 /** bwrap is ended, for qemu to stay alone, as soon as its child is not another bwrap, which still needs it. */
 const FREE_QEMU = `
-  read -r own <comm
   tries=0
   while test $tries -le 300; do
     tries=$((tries + 1))

@@ -7,7 +7,6 @@ import { Lifeline } from "../process/lifeline.ts";
 import { throwIfInterrupted } from "../process/signals.ts";
 import { STDIN } from "../lib/standard-streams.ts";
 import { isTerminal } from "../process/terminal.ts";
-import { watchHook } from "./watch-hook.ts";
 
 /** How a hook runs. */
 export interface HookOptions {
@@ -21,6 +20,22 @@ export interface HookOptions {
 
 /** [compat] Hooks are sourced, with variables and the function `fatal`. */
 const SCRIPT = `${FATAL}: "\${MEDIA=}"\n. "$1"\n`;
+
+/**
+ * Becomes the hook, once a shell has been started that kills its process group when this program dies: the kernel's signal at
+ * a parent's death (prctl(2)) reaches the hook's shell only. A line in the pipe, and it has nothing to do.
+ */
+const WATCH = `
+( (
+  exec </dev/null >/dev/null 2>&1
+  read -r line <&3 || kill -s KILL -- -$$
+) & )
+exec 3<&-
+exec "$0" "$@"
+`;
+
+/** The words that start a session's first process so; descriptor 3 is the pipe (process/lifeline.ts). */
+const watchHook = (words: readonly string[]): string[] => ["/bin/sh", "-c", WATCH, ...words];
 
 /** Between SIGTERM and SIGKILL. */
 const GRACE_MS = 5000;

@@ -44,7 +44,7 @@ export class NoSuchIso extends VmError {
   }
 }
 /** Also if this user may not see it: that is then the error. */
-const isThere = (path: string): boolean => existsSync(path) || isForbidden(path);
+const isThereOrHidden = (path: string): boolean => existsSync(path) || isForbidden(path);
 
 /** A failure other than an interruption. */
 const isPlainFailure = (error: unknown): error is VmError =>
@@ -84,7 +84,7 @@ export class Media {
    */
   async findIso(name: string): Promise<string> {
     const places = [resolve(this.context.cwd, name), resolve(this.vm.hostdir, name)];
-    let found = places.find(isThere);
+    let found = places.find(isThereOrHidden);
     let failure: VmError | undefined;
     if (!found && !isAbsolute(name)) {
       const storage = await this.#storage().catch((error: unknown) => {
@@ -95,7 +95,7 @@ export class Media {
       });
       const path = storage === undefined ? undefined : join(storage, name);
       if (path !== undefined) places.push(path);
-      if (path !== undefined && isThere(path)) found = path;
+      if (path !== undefined && isThereOrHidden(path)) found = path;
     }
     if (!found) throw new NoSuchIso(name, [...new Set(places)], failure);
     return requireCd(requireReadableFile(found, "the CD image"));

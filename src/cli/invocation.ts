@@ -77,6 +77,9 @@ function optionHint(command: Command, spelling: string, typed: readonly string[]
   const help = `options of ${command.name}: ${prog} ${command.name} -h`;
   if (command.name === "ssh")
     return `put options of ssh after --: ${formatLine(prog, [...before, ...words.slice(0, at), "--", ...typed])}\n${help}`;
+  // As of docker and podman.
+  if (command.name === "exec" && (spelling === "-t" || spelling === "-i"))
+    return `exec passes stdin on, and has no terminal; with one: ${formatLine(prog, ["ssh"])}, ${formatLine(prog, ["console"])}\n${help}`;
   const similar = nearest(
     spelling.slice(2),
     command.options.map(({ long }) => long),

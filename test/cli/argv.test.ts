@@ -238,6 +238,10 @@ describe("an invalid command line", () => {
     ["-n --keep-last 2 --dry-run prune", "did you mean: vm -n prune --dry-run --keep-last 2"],
     ["-b run", "did you mean: vm run -b"],
     ["--bogus run", "all options: vm -h"],
+    [
+      "exec -t ls",
+      "exec passes stdin on, and has no terminal; with one: vm ssh, vm console\noptions of exec: vm exec -h",
+    ],
     ["ssh -p 22", "put options of ssh after --: vm ssh -- -p 22\noptions of ssh: vm ssh -h"],
     ["-n destroy --froce", "did you mean: vm -n destroy --force\noptions of destroy: vm destroy -h"],
     ["prune --keep-dialy=7", "did you mean: vm prune --keep-daily=7\noptions of prune: vm prune -h"],

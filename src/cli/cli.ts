@@ -48,11 +48,15 @@ export async function runTap(bridge = ""): Promise<number> {
   return 0;
 }
 
-/** Runs `__keep DIRECTORY HOSTDIR`, which serves the disks of a running VM. */
-export async function runKeeper([directory = "", hostdir = ""]: readonly string[]): Promise<number> {
+/** Runs `__keep DIRECTORY HOSTDIR PID`, which serves the disks of a running VM for the process that has started it. */
+export async function runKeeper([
+  directory = "",
+  hostdir = "",
+  pid = "",
+]: readonly string[]): Promise<number> {
   installSignalHandlers();
   const { keepRepository } = await import("../snapshot/remote/keeper.ts");
-  await keepRepository(directory, hostdir);
+  await keepRepository(directory, hostdir, pid);
   return 0;
 }
 

@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { exec, findProgram, start } from "../../src/process/exec.ts";
 import { findFusermount, listFuseMounts, parseFuseMounts, unmountFuse } from "../../src/process/mounts.ts";
 import { VmError } from "../../src/lib/errors.ts";
+import { keepRepository } from "../../src/snapshot/remote/keeper.ts";
 import { mountRepository, requireFuse, requireReadable } from "../../src/snapshot/remote/mount.ts";
 import { requireValidRemote } from "../../src/snapshot/remote/fetch.ts";
 import { explainDamage, type Repository } from "../../src/snapshot/remote/restic.ts";
@@ -87,6 +88,20 @@ fuseTest("the next command unmounts and removes what a killed one has left, noth
   expect(existsSync(left)).toBe(false);
   expect(listFuseMounts(top.top)).toEqual([]);
   expect(existsSync(used.dir)).toBe(true);
+});
+
+fuseTest("the process that serves disks ends if its starter was killed before it began", async () => {
+  using top = new Temp();
+  const { repository } = await makeRepository(top.top, { "guest.env": "" });
+  const { dir } = makeTemporary("/vm", top.top);
+  const before = { ...process.env };
+  Object.assign(process.env, repository.env);
+  try {
+    await keepRepository(dir, top.directory("vm"), "0");
+  } finally {
+    process.env = before;
+  }
+  expect([existsSync(dir), listFuseMounts(top.top)]).toEqual([false, []]);
 });
 
 fuseTest("restic's failure is the error, and nothing is mounted", async () => {

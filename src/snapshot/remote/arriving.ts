@@ -74,7 +74,7 @@ export async function holdRepository(
   const { O_CREAT, O_EXCL, O_WRONLY } = constants;
   const output = openSync(logPath, O_WRONLY | O_CREAT | O_EXCL, 0o600);
   using _step = beginStep(() => "open the repository");
-  const child = start([...selfCommand(), KEEPER_WORD, temporary.dir, hostdir], {
+  const child = start([...selfCommand(), KEEPER_WORD, temporary.dir, hostdir, String(process.pid)], {
     env: repository.env,
     stdout: output,
     stderr: output,

@@ -44,10 +44,12 @@ const REASON_LENGTH = 500;
 /** A file in its directory: the starter makes it once qemu reads what this process serves. */
 export const HANDED_OVER = "handed-over";
 
-/** @param directory a temporary directory of the starter, whose lock this process has inherited */
-export async function keepRepository(directory: string, hostdir: string): Promise<void> {
+/**
+ * @param directory a temporary directory of the starter, whose lock this process has inherited
+ * @param starter its pid: it may be dead by now
+ */
+export async function keepRepository(directory: string, hostdir: string, starter: string): Promise<void> {
   const repository = repositoryOfEnvironment();
-  const starter = readParent();
   const mounted = await mountRepository(repository, directory);
   const interrupted = Promise.withResolvers<void>();
   interruption.addEventListener("abort", () => interrupted.resolve());

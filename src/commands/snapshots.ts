@@ -21,7 +21,7 @@ export default define({
       kind: "snapshot",
       required: false,
       description:
-        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (- is standard output); mount: one, and an empty directory",
+        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (-, for one path: standard output); mount: one, and an empty directory",
     },
     json: {
       type: "boolean",
@@ -31,7 +31,7 @@ export default define({
     files: {
       type: "boolean",
       description:
-        "compare files (diff): A added, M modified, D deleted, T of another type, t only of another time",
+        "compare files (diff): A added, M modified, D deleted, T of another type, t of another time, and perhaps of other contents",
     },
     checksum: {
       type: "boolean",

@@ -83,8 +83,10 @@ export async function stopVm(
       const [reason, words] = describeReason("", true);
       return { ...inferred, end: reason, how: words };
     }
-    if (state !== "off")
-      return { ...inferred, end: "stopped", how: `guest killed: ${WHY[state](timeoutSeconds)}` };
+    if (state !== "off") {
+      const at = inferred.guessed ? new Date() : inferred.at;
+      return { end: "stopped", at, how: `guest killed: ${WHY[state](timeoutSeconds)}` };
+    }
     return inferred.guessed && endsWithoutEvent
       ? { ...inferred, end: "powered-off", how: describeEnd("powered-off") }
       : inferred;

@@ -35,8 +35,8 @@ export interface StartOptions {
   keepOnInterrupt?: boolean;
   /** False: it shares this program's terminal and receives its Ctrl-C, and can prompt there. */
   ownSession?: boolean;
-  /** False: do not log that it still runs. For a program that the user closes, such as a viewer. */
-  watched?: boolean;
+  /** False: do not log that it still runs, for a program that the user closes, such as a viewer. Text: under that name. */
+  watched?: boolean | string;
 }
 
 export interface Finished {
@@ -154,8 +154,9 @@ export function start(argv: readonly string[], options: StartOptions = {}): Chil
   };
   const stop = (): void => kill("SIGKILL");
   if (!options.keepOnInterrupt) interruption.addEventListener("abort", stop, { once: true });
-  const isWatched = options.watched ?? (ownSession && !options.keepOnInterrupt);
-  const waiting = isWatched ? beginChild(programOf(argv), pid) : undefined;
+  const watched = options.watched ?? (ownSession && !options.keepOnInterrupt);
+  const name = typeof watched === "string" ? watched : programOf(argv);
+  const waiting = watched ? beginChild(name, pid) : undefined;
   const done = child.done.then((output) => {
     waiting?.[Symbol.dispose]();
     interruption.removeEventListener("abort", stop);

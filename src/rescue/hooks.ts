@@ -68,7 +68,7 @@ export async function runHook(
     env: { ...bashEnvironment(variables, userShell), ...env },
     ownSession,
     keepOnInterrupt,
-    ...(lifeline && { furtherFds: [lifeline.fd] }),
+    ...(lifeline && { furtherFds: [lifeline.fd], watched: !keepOnInterrupt && `the hook ${basename(path)}` }),
   });
   lifeline?.handOver();
   const failed = (how: string): VmError =>

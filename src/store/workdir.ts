@@ -48,7 +48,7 @@ function unreadableWorkdir(path: string, error: unknown): VmError {
   const uid = ownerOf(path);
   const whose = uid === undefined || uid === callerUid() ? "" : `; it belongs to ${findUserName(uid)}`;
   const act = whose === "" ? "" : `act as that user: ${asUser(uid!, programName())} …`;
-  return new VmError("noInput", `cannot open ${path}: ${reasonOf(error)}${whose}`, {
+  return new VmError("cannotCreate", `cannot open ${path}: ${reasonOf(error)}${whose}`, {
     hint: act || `chmod u+rwx ${shellQuote(path)}`,
   });
 }

@@ -5,8 +5,10 @@ import { formatSize } from "../lib/size.ts";
 import { findInsertedCd, listAttached, type AttachedDisk } from "../live/attached.ts";
 import { isListening } from "../process/unix-socket.ts";
 import { QmpClient } from "../qmp/client.ts";
+import { lstatOf } from "../lib/read-file.ts";
 import { freeBytes } from "../store/files.ts";
-import { WORK } from "../store/layout.ts";
+import { isSuspended } from "../store/is-suspended.ts";
+import { SUSPENDING, WORK } from "../store/layout.ts";
 import type { Workdir } from "../store/workdir.ts";
 import { describeResumeCondition, findGuestErrors, hasPanicked } from "./guest-errors.ts";
 
@@ -81,7 +83,7 @@ async function readMedia(qmp: QmpClient): Promise<RunningMedia | undefined> {
 }
 
 /** Describes errors inside the running machine. */
-export function describeErrors({ dir }: Workdir, { runState }: Alive): string[] {
+export function describeErrors({ dir }: Workdir, { runState, job }: Alive): string[] {
   const errors = findGuestErrors(dir);
   const texts = errors.map(({ kind, text }) =>
     kind === "no-space" ? `${text}; when ${describeResumeCondition(dir)}: ${commandLine("resume")}` : text,
@@ -94,6 +96,12 @@ export function describeErrors({ dir }: Workdir, { runState }: Alive): string[] 
   if (runState === "silent")
     texts.push(
       `qemu does not answer: its monitor is in use, or it hangs (kill it: ${commandLine("stop", "--force")})`,
+    );
+  if (lstatOf(join(dir, SUSPENDING)))
+    texts.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
+  else if (isSuspended(dir) && !job)
+    texts.push(
+      `being resumed from its saved state; after a 'run' that was interrupted: ${commandLine("run", "--detach")}`,
     );
   return texts;
 }

@@ -115,13 +115,17 @@ function readSuspendedCd(workdir: string): string | undefined {
   }
 }
 
-/** The backing file of a disk, unless it is one of the VM's snapshots. */
+/**
+ * The backing file of a disk, unless it is one of the VM's snapshots. Nothing in the repository is read: a mount of it
+ * that does not answer would never be left.
+ */
 function baseOf(directory: string, disk: string): string | undefined {
   try {
     const backing = readOwnHeader(join(directory, disk)).backingName;
-    return backing === undefined || parseBackingName(backing, disk) !== undefined
-      ? undefined
-      : followLink(resolve(directory, backing));
+    const isSnapshot = [WORK.hostLink, WORK.repositoryLink].some(
+      (link) => parseBackingName(backing, disk, link) !== undefined,
+    );
+    return backing === undefined || isSnapshot ? undefined : followLink(resolve(directory, backing));
   } catch {
     // `status` reports an unreadable disk elsewhere.
     return undefined;

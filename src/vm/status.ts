@@ -1,7 +1,6 @@
 import { readlinkSync } from "node:fs";
 import { basename, join, sep } from "node:path";
 import { hasLimits } from "../config/machine-values.ts";
-import { commandLine } from "../lib/command-line.ts";
 import { EXIT, hasErrno, reasonOf, VmError } from "../lib/errors.ts";
 import type { AttachedDisk } from "../live/attached.ts";
 import type { Aio } from "../machine/types.ts";
@@ -13,7 +12,7 @@ import { isExitUnrecorded } from "../store/mark.ts";
 import { INTERRUPTED_JOB, type RunEnd, type RunRecord } from "../store/mark-types.ts";
 import { lstatOf, realPath } from "../lib/read-file.ts";
 import { fileError } from "../store/files.ts";
-import { HOST, isDiskName, LAST, SUSPENDING, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
+import { HOST, isDiskName, LAST, TPM_STATE, WORK, workingPath } from "../store/layout.ts";
 import { describeGone, findGuestEnv, type Workdir } from "../store/workdir.ts";
 import type { Alive } from "./alive.ts";
 import type { FoundBase } from "./clone-base.ts";
@@ -169,8 +168,6 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   ]);
   const errors = describeErrors(work, alive);
   const pid = findQemus(work)[0]?.pid ?? recorded?.pid;
-  if (lstatOf(join(work.dir, SUSPENDING)))
-    errors.push(`being suspended; after a 'suspend' that was interrupted: ${commandLine("resume")}`);
   return {
     ...common,
     state: alive.state,
@@ -342,6 +339,8 @@ function lastOf(hostdir: string): string | null {
   return lstatOf(link)?.isSymbolicLink() ? basename(readlinkSync(link)) : null;
 }
 
+const UNTIL_RUN = "; until the next run its disks are crash-consistent";
+
 async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]> | null> {
   const { mark } = work;
   if (isExitUnrecorded(mark)) {
@@ -352,7 +351,7 @@ async function findLastEnd(work: Workdir): Promise<NonNullable<Status["lastEnd"]
   }
   // A job that succeeded is no run of the guest; one that was killed tells of its disks.
   if (mark.lastRun === undefined || (mark.onlyJobs && mark.lastRun === "powered-off")) return null;
-  if (mark.interruptedJob) return { end: mark.lastRun, at: null, how: INTERRUPTED_JOB };
+  if (mark.interruptedJob) return { end: mark.lastRun, at: null, how: `${INTERRUPTED_JOB}${UNTIL_RUN}` };
   const { ended = null, how } = mark.run ?? {};
   return { end: mark.lastRun, at: ended, ...(how !== undefined && { how }) };
 }

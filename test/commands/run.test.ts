@@ -440,7 +440,9 @@ describe("stop", () => {
     const qemu = await box.running({ answers: { quit: () => HANG } });
     using _clock = fastClock();
     await box.ends(0, "stop --force", "SIGTERM", String(qemu.process.pid));
-    expect(await lastEnd(box)).toBe("stopped");
+    // This command knows when it was.
+    const { how } = (await box.json("status")).lastEnd;
+    expect([await lastEnd(box), how]).toEqual(["stopped", "guest killed: --force"]);
   });
 
   test("resume fails if the guest's state (74) or the space for its disks (73) prevents it", async () => {

@@ -54,6 +54,15 @@ const created = (conf = ""): Promise<Sandbox> =>
 const run = (box: Sandbox, behaviour?: Behaviour, ...words: string[]): Promise<FakeQemu> =>
   box.running(withRam(box, behaviour), ...words);
 
+test("status of a VM whose resuming was interrupted: what it is, and what to run", async () => {
+  using box = await created();
+  await run(box);
+  mkdirSync(join(box.work, ".vm-suspended"), { mode: 0o700 });
+  expect((await box.ok("status")).stdout).toContain(
+    "being resumed from its saved state; after a 'run' that was interrupted: vm run --detach",
+  );
+});
+
 /** The machine of a command line: without what its RAM and its start come from. */
 const machineOf = ({ argv }: FakeQemu): string[] =>
   argv.filter((word) => !["-S", "-incoming", "defer"].includes(word));

@@ -59,9 +59,10 @@ suite("another user's", () => {
     mkdirSync(work, { mode: 0o700 });
     symlinkSync(work, join(user, ".work"));
     await shell(`chown -hR ${UID}:${UID} '${user}'`, box.top);
+    expect((await asUser(["-d", user, "status"])).status).toBe(73);
     for (const words of [["run"], ["backup"]]) {
       const refused = await asUser(["-d", user, ...words]);
-      expectError(refused, 66, /cannot open .*vm-of-root: permission denied; it belongs to root/);
+      expectError(refused, 73, /cannot open .*vm-of-root: permission denied; it belongs to root/);
       expect(refused.stderr).toMatch(/act as that user: sudo .*vm/);
       expect(refused.stderr).not.toContain("interrupted");
     }

@@ -13,7 +13,8 @@ import { expectError, names, sampled, suite, testInTurn } from "./tools.ts";
 const pausedAway = (lab: ArrivingLab): Promise<unknown> =>
   until("the pause", async () => {
     const { state, arriving } = await lab.status();
-    return state === "paused" && arriving?.repository === "away";
+    // The process that serves it finds out why soon after.
+    return state === "paused" && arriving?.repository === "away" && arriving.reason !== undefined;
   });
 
 suite(

@@ -82,7 +82,7 @@ suite("another user's", () => {
     expect(rescues.status).toBe(0);
     expect(rescues.stderr).toMatch(/cannot open .*closed: perm/);
     expect(rescues.stderr).not.toContain("lost+found");
-    expectError(await asUser(["-d", closed, "status"]), 66, /cannot open .*closed: permission denied/);
+    expectError(await asUser(["-d", closed, "status"]), 73, /cannot open .*closed: permission denied/);
     for (const path of [lost, closed]) rmSync(path, { recursive: true });
   });
 

@@ -56,7 +56,7 @@ export async function runHook(
 ): Promise<void> {
   requireProgram("bash");
   const ownSession = !isTerminal(STDIN);
-  // At a terminal its own signals reach all that the hook has started.
+  // At a terminal it stays in this session, to ask there: Ctrl-C reaches what it runs, but not by nohup(1).
   const lifeline = ownSession ? new Lifeline() : undefined;
   const words = buildBashArgv(variables, SCRIPT, [path]);
   const child = start(lifeline ? watchHook(words) : words, {

@@ -41,8 +41,7 @@ const END_QEMU = `
 /** bwrap is ended, for qemu to stay alone, as soon as its child is not another bwrap, which still needs it. */
 const FREE_QEMU = `
   tries=0
-  while test $tries -le 300; do
-    tries=$((tries + 1))
+  while read -r own <comm && test $((tries += 1)) -le 300; do
     find_child && read -r name <"/proc/$child/comm" && test "$name" != "$own" && kill -KILL $$ && exit
     sleep 0.2
   done

@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { chmodSync, closeSync, existsSync, openSync, readFileSync, rmSync } from "node:fs";
+import { findByArgument } from "../../src/process/holders.ts";
 import { createMemoryFile } from "../../src/process/memory-file.ts";
 import { FIRST_UID } from "../../src/qemu/jail.ts";
 import { startQemuChild } from "../../src/qemu/jailed-child.ts";
-import { isNamedByProcess } from "../fixtures/processes.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";
 
@@ -70,7 +70,7 @@ describe.each(Object.keys(JAILS))("a qemu in a jail, %s, whose starter is killed
   test.each(WHEN)("ends with it: %s", async (_when, printed) => {
     const pid = startAndDie(jail, "TERM", printed, PROGRAM);
     await until("it has ended", () => !existsSync(`/proc/${pid}`));
-    await until("nothing is left", () => !isNamedByProcess(temp.top));
+    await until("nothing is left", () => findByArgument("", temp.top).length === 0);
   });
 
   test.each(WHEN)("keeps running without bwrap if it was to stay: %s", async (_when, printed) => {

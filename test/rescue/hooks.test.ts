@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { isNamedByProcess } from "../fixtures/processes.ts";
+import { findByArgument } from "../../src/process/holders.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";
 
@@ -13,9 +13,11 @@ const { runHook } = await import(module);
 await runHook(...args, {}, "");
 `;
 
+const hook = temp.path("some.hook");
+
 /** Runs a hook in another process, without a terminal. */
 function runHook(text: string) {
-  const hook = temp.write("some.hook", text);
+  temp.write("some.hook", text);
   const argv = [process.execPath, "-e", RUN, require.resolve("../../src/rescue/hooks.ts"), hook, temp.top];
   return Bun.spawn(argv, { stdin: "ignore", stdout: "inherit", stderr: "inherit" });
 }
@@ -31,6 +33,6 @@ test("when the program is killed, nothing of a hook is left", async () => {
 
 test("what a hook leaves behind on purpose keeps running when it has ended", async () => {
   expect(await runHook("sleep 100 </dev/null >/dev/null 2>&1 & echo $! >child\n").exited).toBe(0);
-  await until("the shell that watched it has ended", () => !isNamedByProcess(temp.top));
+  await until("the shell that watched it has ended", () => findByArgument("", hook).length === 0);
   process.kill(started(), "SIGTERM");
 });

@@ -20,7 +20,8 @@ import { runsProcess } from "../../src/process/holders.ts";
 import { findAutostart } from "../../src/vm/autostart.ts";
 import * as systemd from "../../src/vm/systemd.ts";
 import { readMark } from "../../src/store/mark.ts";
-import { Sandbox, until } from "../fixtures/sandbox.ts";
+import { startNamed } from "../fixtures/processes.ts";
+import { Sandbox } from "../fixtures/sandbox.ts";
 
 /** A VM in a directory that a reboot does not empty, and a systemctl that enables and disables. */
 async function lasting(...words: string[]): Promise<Sandbox> {
@@ -407,9 +408,8 @@ describe("cron:", () => {
     const crond = join(box.top, "crond");
     copyFileSync(Bun.which("sleep")!, crond);
     chmodSync(crond, 0o700);
-    const daemon = Bun.spawn([crond, "60"]);
+    const daemon = await startNamed(crond, ["60"]);
     try {
-      await until("it runs", () => runsProcess(["crond"]));
       expect((await box.ok("autostart", "on", "--cron")).stderr).not.toContain("no cron is running");
     } finally {
       daemon.kill("SIGKILL");

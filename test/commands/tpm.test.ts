@@ -17,6 +17,7 @@ import { processesIn } from "../e2e/harness.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 import { testIf } from "../fixtures/needs.ts";
+import { startNamed } from "../fixtures/processes.ts";
 
 /** Debian's variables with enrolled keys. */
 const ENROLLED = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
@@ -99,7 +100,7 @@ describe("a TPM", () => {
     using box = await withTpm();
     mkdirSync(directory(box), { mode: 0o700 });
     const script = box.program("swtpm", "sleep 1000");
-    const left = Bun.spawn([script], { cwd: directory(box), stdio: ["ignore", "ignore", "ignore"] });
+    const left = await startNamed(script, [], { cwd: directory(box) });
     using _clock = fastClock();
     await box.ends(0, "destroy");
     expect(await left.exited).not.toBe(0);

@@ -6,6 +6,7 @@ import { findExitedOfLan } from "../../src/network/exited.ts";
 import { findProgram } from "../../src/process/exec.ts";
 import { findByArgument } from "../../src/process/holders.ts";
 import { makeNetworkDirectory } from "../../src/network/place.ts";
+import { hasExited } from "../fixtures/processes.ts";
 import { testIf } from "../fixtures/needs.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";
@@ -39,8 +40,9 @@ testIf(canNet, "user namespaces, iproute2, nftables, dnsmasq and passt")(
       ["pasta", join(directory, "namespace")],
       ["dnsmasq", dnsmasq],
     ] as const) {
-      for (const { pid } of findByArgument(name.slice(0, 3), argument)) process.kill(pid, "SIGKILL");
-      await until(`${name} has exited`, () => exited().includes(name));
+      const pids = findByArgument(name.slice(0, 3), argument).map(({ pid }) => pid);
+      for (const pid of pids) process.kill(pid, "SIGKILL");
+      await until(`${name} has exited`, () => pids.every(hasExited) && exited().includes(name));
     }
     expect(exited()).toEqual(["dnsmasq", "pasta"]);
     expect(routes()).not.toContain("default");

@@ -13,6 +13,7 @@ import {
 } from "../../src/process/exec.ts";
 import { pipe } from "../../src/process/libc.ts";
 import { failureOf } from "../fixtures/failure.ts";
+import { hasExited } from "../fixtures/processes.ts";
 import { until } from "../fixtures/sandbox.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { testWith } from "../fixtures/needs.ts";
@@ -22,30 +23,21 @@ afterEach(() => {
   for (const parent of parents.splice(0)) parent.kill("SIGKILL");
 });
 
-/** Running, and no zombie. */
-function isAlive(pid: number): boolean {
-  try {
-    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
-}
-
 /** SIGSTOP takes effect only if no SIGKILL is pending (signal(7)). */
 async function expectAlive(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
   const state = (): string | undefined =>
     /^State:\s*(\S)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   while (state() !== "T") {
-    if (!isAlive(pid)) throw new Error(`${pid} has ended`);
+    if (hasExited(pid)) throw new Error(`${pid} has ended`);
     await Bun.sleep(1);
   }
   process.kill(pid, "SIGCONT");
 }
 
 async function untilGone(pid: number): Promise<void> {
-  for (const deadline = Date.now() + 2000; isAlive(pid) && Date.now() < deadline;) await Bun.sleep(5);
-  const survived = isAlive(pid);
+  for (const deadline = Date.now() + 2000; !hasExited(pid) && Date.now() < deadline;) await Bun.sleep(5);
+  const survived = !hasExited(pid);
   if (survived) process.kill(pid, "SIGKILL");
   expect(survived).toBe(false);
 }
@@ -307,7 +299,7 @@ describe("a stop signal", () => {
     const pid = Number(await line());
     parent.kill("SIGINT");
     await Bun.sleep(50);
-    expect(isAlive(pid)).toBe(true);
+    expect(hasExited(pid)).toBe(false);
     process.kill(pid, "SIGKILL");
     expect(await parent.exited).toBe(130);
   });

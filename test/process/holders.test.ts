@@ -7,6 +7,7 @@ import {
   readArgv,
   runsProcess,
 } from "../../src/process/holders.ts";
+import { startNamed } from "../fixtures/processes.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 test("finds every process of a name that has a file open, or was started in a directory; no others", async () => {
@@ -16,10 +17,14 @@ test("finds every process of a name that has a file open, or was started in a di
   const sleep = temp.path("qemu-sleep");
   copyFileSync(Bun.which("sleep")!, sleep);
   const start = (program: string, cwd: string, stdin?: string) =>
-    Bun.spawn([program, "60"], { cwd: temp.path(cwd), stdin: stdin ? Bun.file(stdin) : "ignore" });
-  const inDirectory = start(sleep, "work");
-  const withFile = start(sleep, "elsewhere", disk);
-  const others = [start(sleep, "elsewhere"), start("sleep", "work"), start("sleep", "elsewhere", disk)];
+    startNamed(program, ["60"], { cwd: temp.path(cwd), stdin: stdin ? Bun.file(stdin) : "ignore" });
+  const inDirectory = await start(sleep, "work");
+  const withFile = await start(sleep, "elsewhere", disk);
+  const others = [
+    await start(sleep, "elsewhere"),
+    await start("sleep", "work"),
+    await start("sleep", "elsewhere", disk),
+  ];
   try {
     const found = findUsers(new Set([disk]), temp.path("work"), "qemu");
     expect(found.map(({ pid }) => pid).toSorted()).toEqual([inDirectory.pid, withFile.pid].toSorted());

@@ -1,23 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { closeSync, readFileSync, readSync, writeSync } from "node:fs";
+import { closeSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { VmError } from "../../src/lib/errors.ts";
 import { receiveDescriptor, sendDescriptor, socketPair } from "../../src/process/descriptors.ts";
 import { pipe } from "../../src/process/libc.ts";
 import { COMPANION_FD, startCompanion } from "../../src/qemu/companion.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
+import { hasExited } from "../fixtures/processes.ts";
 import { Temp } from "../fixtures/temp.ts";
 
-const isGone = (pid: number): boolean => {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ");
-  } catch {
-    return true;
-  }
-};
-
 async function untilGone(pid: number): Promise<void> {
-  while (!isGone(pid)) await Bun.sleep(5);
+  while (!hasExited(pid)) await Bun.sleep(5);
 }
 
 const shell = (script: string): string[] => ["sh", "-c", script];
@@ -72,7 +65,7 @@ describe("startCompanion", () => {
     const companion = await startCompanion({ argv, cwd: temp.top, logPath: temp.path("log") });
     using _clock = fastClock();
     await companion.end();
-    expect(isGone(companion.pid)).toBe(true);
+    expect(hasExited(companion.pid)).toBe(true);
   });
 });
 

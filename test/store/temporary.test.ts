@@ -4,6 +4,7 @@ import { basename, join } from "node:path";
 import { removeAbandoned } from "../../src/store/abandoned.ts";
 import { makeTemporary } from "../../src/store/temporary.ts";
 import { workPrefix } from "../../src/store/working-files.ts";
+import { startNamed } from "../fixtures/processes.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 test("a temporary directory of a killed command is removed by the next that makes one; others stay", () => {
@@ -26,10 +27,10 @@ test("a temporary directory of a killed command is removed by the next that make
 });
 
 /** A program of that name, with that working directory. */
-function startIn(temp: Temp, cwd: string, name: string): Bun.Subprocess {
+function startIn(temp: Temp, cwd: string, name: string): Promise<Bun.Subprocess> {
   const program = temp.path(name);
   if (!existsSync(program)) copyFileSync(Bun.which("sleep")!, program);
-  return Bun.spawn([program, "60"], { cwd, stdio: ["ignore", "ignore", "ignore"] });
+  return startNamed(program, ["60"], { cwd });
 }
 
 test("a qemu that a killed command has left ends with its directory; other processes stay", async () => {
@@ -38,8 +39,8 @@ test("a qemu that a killed command has left ends with its directory; other proce
   const left = temp.directory(`tmp/${workPrefix(host)}00000001.temporary`);
   symlinkSync(host, join(left, ".host"));
   const abandoned = temp.directory("cache/.vm-partial-1");
-  const other = startIn(temp, left, "other");
-  const qemus = [left, abandoned].map((cwd) => startIn(temp, cwd, "qemu-system-x86_64"));
+  const other = await startIn(temp, left, "other");
+  const qemus = await Promise.all([left, abandoned].map((cwd) => startIn(temp, cwd, "qemu-system-x86_64")));
   utimesSync(abandoned, 1, 1);
   using _made = makeTemporary(host, temp.path("tmp"));
   removeAbandoned(temp.path("cache"), ".vm-partial-");

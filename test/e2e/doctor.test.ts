@@ -191,6 +191,9 @@ suite(
       const broken = await box.vm(["doctor"], { env: { PATH } });
       expect(broken.stdout).toContain("cannot load");
       expect(broken.status).toBe(69);
+      // It is installed.
+      expect(broken.stderr).toMatch(/\n {2}qemu-system-x86_64: cannot query .*cannot load/);
+      expect(broken.stderr).not.toContain("install");
     });
 
     test("requires what the settings need", async () => {

@@ -143,7 +143,9 @@ export class Sandbox implements Disposable {
   async ok(args: readonly string[], options: RunOptions = {}): Promise<Result> {
     const result = await this.vm(args, options);
     if (result.status !== 0)
-      throw new Error(`vm ${args.join(" ")} ended with ${result.status ?? result.signal}:\n${result.stderr}`);
+      throw new Error(
+        `vm ${args.join(" ")} ended with ${result.status ?? result.signal}:\n${result.stderr}${result.stdout.slice(0, 4000)}`,
+      );
     return result;
   }
 

@@ -150,7 +150,9 @@ export function formatText({ host, checks }: Diagnosis): string {
 
 function missingError({ host, checks }: Diagnosis): VmError {
   const missing = missingOf(checks);
-  const hints = missing.map(({ packages }) => packages && installHint(packages, host.family, host.release));
+  const hints = missing.map(({ name, detail, packages }) =>
+    packages ? installHint(packages, host.family, host.release) : detail && `${name}: ${detail}`,
+  );
   return new VmError("unavailable", `cannot run VMs: missing ${missing.map(({ name }) => name).join(", ")}`, {
     hint: [...new Set(hints)].filter(Boolean).join("\n") || undefined,
   });

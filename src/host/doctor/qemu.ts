@@ -156,7 +156,9 @@ async function checkQemu(arch: Arch, more?: (capabilities: Capabilities) => Chec
     capabilities = await probeQemu(binary, undefined);
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    return [{ ...common, state: "missing", detail: oneLine(error.message), packages: PACKAGES[binary] }];
+    // One that is installed and does not start is not mended by its package.
+    const packages = findProgram(binary) === undefined ? { packages: PACKAGES[binary] } : {};
+    return [{ ...common, state: "missing", detail: oneLine(error.message), ...packages }];
   }
   const { version } = capabilities;
   if (!isSince(version, MINIMUM.since)) {

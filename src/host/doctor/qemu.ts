@@ -156,7 +156,7 @@ async function checkQemu(arch: Arch, more?: (capabilities: Capabilities) => Chec
     capabilities = await probeQemu(binary, undefined);
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
-    // One that is installed and does not start is not mended by its package.
+    // One that is installed and does not start needs more than its package.
     const packages = findProgram(binary) === undefined ? { packages: PACKAGES[binary] } : {};
     return [{ ...common, state: "missing", detail: oneLine(error.message), ...packages }];
   }

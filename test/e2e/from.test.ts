@@ -6,7 +6,7 @@ import { initRepository } from "../fixtures/restic-repository.ts";
 import { buildCountGuest, FAR_SECTOR, readCounts } from "../guests/count.ts";
 import { Sandbox, until, type Running } from "./harness.ts";
 import { run } from "./images.ts";
-import { configure, expectError, names, sha256, suite } from "./tools.ts";
+import { configure, expectError, names, sha256, suite, untilQuiet } from "./tools.ts";
 
 const DISK = "disk-0.img";
 const FAR = FAR_SECTOR * 512;
@@ -93,7 +93,7 @@ suite(
       expect(was).not.toBe("");
       expect(JSON.parse((await box.ok(["status", "--json"])).stdout).state).toBe("running");
       await type(box.work, "q");
-      await until("the end of the VM", async () => (await box.leftovers()).length === 0);
+      await untilQuiet(box);
     });
 
     test("a gz snapshot is unpacked first; a killed look leaves nothing after the next command", async () => {
@@ -103,7 +103,7 @@ suite(
       expect(countsIn(dir)).toEqual([{ count: 0, far: "a1a1a1a1" }]);
       running.kill("SIGKILL");
       await running.done;
-      await until("the end of qemu", async () => (await box.leftovers()).length === 0);
+      await untilQuiet(box);
       expect(existsSync(dir)).toBe(true);
       await box.ok(["backup", "S1"]);
       expect(existsSync(dir)).toBe(false);

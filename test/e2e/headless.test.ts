@@ -118,7 +118,7 @@ suite("headless", () => {
   test("a guest that shuts down: status shows the exit reason, the next command records it", async () => {
     using box = smallSandbox();
     await box.ok(["@create", "G", iso.installerIso, "@run", "-b"]);
-    await until("the end of the installer", async () => (await box.leftovers()).length === 0);
+    await untilQuiet(box);
     // Reading changes nothing.
     for (let look = 0; look < 2; look++)
       expect(await statusOf(box)).toMatchObject({ state: "stopped", lastEnd: { end: "reset" } });
@@ -126,7 +126,7 @@ suite("headless", () => {
     const { stderr } = await box.ok(["run", "--detach"]);
     expect(stderr).toMatch(/the last run ended .*: the guest rebooted/);
     expect(existsSync(box.path(".work/FIRSTTIME"))).toBe(false);
-    await until("the end of the guest", async () => (await box.leftovers()).length === 0);
+    await untilQuiet(box);
     expect(box.console()).toContain("BOOTED FROM DISK");
     expect((await box.ok(["backup"])).stderr).toMatch(/the last run ended .*: the guest shut down/);
   });

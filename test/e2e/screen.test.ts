@@ -28,6 +28,7 @@ import {
   smallSandbox,
   startUntil,
   suite,
+  untilQuiet,
 } from "./tools.ts";
 import {
   Desktop,
@@ -199,7 +200,7 @@ suite(
       const script = box.write("run.sh", other.read(".work/run-vm.sh"));
       run.kill("SIGKILL");
       await run.done;
-      await until("qemu's end", async () => (await other.leftovers()).length === 0);
+      await untilQuiet(other);
       await shell(`sed -i "s/VGA,id=vga0/pci-testdev/" run.sh`, box.host);
       const log = join(other.work, "console.log");
       // It has the output of the first run.
@@ -312,7 +313,7 @@ suite(
       expect(portOf(second)).not.toBe(portOf(box));
       run.kill("SIGKILL");
       await run.done;
-      await until("qemu's end", async () => (await second.leftovers()).length === 0);
+      await untilQuiet(second);
       const taken = await second.vm(["-p", portOf(box), "run"]);
       expectError(taken, 75, new RegExp(`the VNC port ${portOf(box)} is taken by qemu-system-x86`));
     });

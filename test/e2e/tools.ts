@@ -193,9 +193,30 @@ export async function qemuPid(box: Sandbox): Promise<number> {
   return Number.parseInt(line, 10);
 }
 
-/** Waits until no process of the sandbox runs. */
+/** PF_EXITING (include/linux/sched.h). */
+const EXITING = 4;
+
+/**
+ * Whether a qemu of this machine is exiting. It has lost its arguments, by which a test finds its own, and has its files
+ * and sockets open still.
+ */
+function isQemuExiting(): boolean {
+  return readdirSync("/proc").some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      const [, name = "", rest = ""] = /\((.*)\) (.*)/s.exec(readFileSync(`/proc/${pid}/stat`, "utf8")) ?? [];
+      const [state, , , , , , flags] = rest.split(" ");
+      return name.startsWith("qemu") && state !== "Z" && state !== "X" && (Number(flags) & EXITING) !== 0;
+    } catch {
+      // It has ended.
+      return false;
+    }
+  });
+}
+
+/** Waits until no process of the sandbox runs, and none of qemu has files open. */
 export const untilQuiet = (box: Sandbox): Promise<unknown> =>
-  until("the end of every process", async () => (await box.leftovers()).length === 0);
+  until("the end of every process", async () => (await box.leftovers()).length === 0 && !isQemuExiting());
 
 export interface HeldPort extends Disposable {
   port: number;

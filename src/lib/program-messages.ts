@@ -52,12 +52,20 @@ export const saysWrongPassword = (text: string): boolean => /wrong password or n
 /** "unable to create lock" alone may be want of room. */
 export const saysRepositoryLocked = (text: string): boolean => /already locked/i.test(text);
 /** Who holds the lock, and since when: `PID 7 on host by root`, `2026-11-30 17:39:04 (11.9s ago)`. */
-export function parseRepositoryLock(text: string): { holder: string | undefined; since: string | undefined } {
-  const holder = /already locked(?: exclusively)? by (PID \d+ on .{1,200}? by .{1,100}?)(?: \(UID|$)/im.exec(
-    text,
-  );
-  const since = /lock was created at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: \([\w.]+ ago\))?)/i.exec(text);
-  return { holder: holder?.[1], since: since?.[1] };
+export function parseRepositoryLock(text: string): RepositoryLock {
+  const words =
+    /already locked(?: exclusively)? by (PID (\d{1,9}) on (.{1,200}?) by .{1,100}?)(?: \(UID|$)/im;
+  const [, holder, pid, host] = words.exec(text) ?? [];
+  const since = /lock was created at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: \([\w.]+ ago\))?)/i.exec(text)?.[1];
+  return { holder, pid: pid === undefined ? undefined : Number(pid), host, since };
+}
+
+export interface RepositoryLock {
+  holder: string | undefined;
+  pid: number | undefined;
+  /** Its name (uname(2)). */
+  host: string | undefined;
+  since: string | undefined;
 }
 /** restic check has found damage; not that it could not read, or lock. */
 export const saysRepositoryDamaged = (text: string): boolean =>

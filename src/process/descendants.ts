@@ -21,3 +21,14 @@ export function signalProcess(pid: number, signal: NodeJS.Signals | 0): boolean 
     return false;
   }
 }
+
+/** Has it ended, and its parent not asked for its status yet (proc_pid_stat(5))? Signals find such a process. */
+export function isZombie(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // Its name, in parentheses, is in front of its state.
+    return stat.slice(stat.lastIndexOf(")")).startsWith(") Z");
+  } catch {
+    return false;
+  }
+}

@@ -43,6 +43,7 @@ async function makeRepository(
   const repository: Repository = {
     run,
     env,
+    pastStaleLocks: (attempt) => attempt(),
     start: (words, options) => start(["restic", ...words], { ...options, env }),
     failure: (what, { stderr }) => new VmError("io", `${what}: ${stderr}`),
     damage: (what, logged) => explainDamage(what, logged, join(top, "repo")),

@@ -6,7 +6,6 @@ import { accessSync, closeSync, constants, mkdirSync, openSync, readFileSync, sy
 import { dirname, join } from "node:path";
 import { beginStep } from "../../lib/activity.ts";
 import { installHint, PACKAGES } from "../../lib/packages.ts";
-import { saysRepositoryLocked } from "../../lib/program-messages.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import { log } from "../../lib/log.ts";
 import { formatTimestamp } from "../../lib/time.ts";
@@ -79,14 +78,12 @@ export async function mountRepository(repository: Repository, directory: string)
   listFuseMounts(point).forEach(unmountFuse);
   mkdirSync(point, { mode: 0o700, recursive: true });
   using _step = beginStep(() => "open the repository");
-  const first = await tryMount(repository, point);
-  if (!isFailure(first)) return first;
-  // As in `run`: only stale locks are removed.
-  if (!saysRepositoryLocked(first.stderr)) throw repository.failure(WHAT, first);
-  await repository.run(["unlock"], { what: WHAT });
-  const second = await tryMount(repository, point);
-  if (!isFailure(second)) return second;
-  throw repository.failure(WHAT, second);
+  const mounted = await repository.pastStaleLocks(
+    () => tryMount(repository, point),
+    (result) => (isFailure(result) ? result.stderr : ""),
+  );
+  if (isFailure(mounted)) throw repository.failure(WHAT, mounted);
+  return mounted;
 }
 
 const isFailure = (result: Finished | MountedRepository): result is Finished => "argv" in result;

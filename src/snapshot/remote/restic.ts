@@ -1,4 +1,5 @@
 import { accessSync, constants, statSync } from "node:fs";
+import { hostname } from "node:os";
 import { commandLine, programName } from "../../lib/command-line.ts";
 import { reasonOf, VmError } from "../../lib/errors.ts";
 import {
@@ -7,7 +8,9 @@ import {
   saysNoRepository,
   saysRepositoryLocked,
   saysWrongPassword,
+  type RepositoryLock,
 } from "../../lib/program-messages.ts";
+import { isZombie } from "../../process/descendants.ts";
 import {
   exec,
   processFailure,
@@ -22,6 +25,11 @@ import type { Context } from "../../vm/context.ts";
 import { openUser } from "../../vm/find.ts";
 import { isUnattended } from "../../process/unattended.ts";
 
+/** As long as an init that reaps from time to time may take; some never do. */
+const REAPED_MS = 10_000;
+const POLL_MS = 100;
+const MAX_STALE_LOCKS = 20;
+
 /** A restic repository (https://restic.readthedocs.io), used through the program restic. */
 export interface Repository {
   /**
@@ -30,6 +38,11 @@ export interface Repository {
    * @throws 66 without a repository, 75 if another restic has locked it, 78 for a wrong password, else 74
    */
   run(words: readonly string[], options: RunOptions): Promise<Finished>;
+  /**
+   * Tries again what was refused for a stale lock, left by a restic that was killed, after removing it.
+   * @param refusalOf what restic has said, if it failed
+   */
+  pastStaleLocks<T>(attempt: () => Promise<T>, refusalOf: (result: T) => string): Promise<T>;
   /** Starts a restic command that runs until it is ended. */
   start(words: readonly string[], options: StartOptions): Child;
   /** The environment that it runs in. */
@@ -83,22 +96,41 @@ export const repositoryOfEnvironment = (): Repository =>
 function repositoryAt(place: string, env: Repository["env"]): Repository {
   const call = (words: readonly string[], cwd = "/"): Promise<Finished> =>
     exec(["restic", ...words], { env, cwd, low: isUnattended(), anyStatus: true });
+  const pastStaleLocks: Repository["pastStaleLocks"] = async (attempt, refusalOf) => {
+    for (const holders = new Set<string | undefined>(); ;) {
+      const result = await attempt();
+      const refusal = refusalOf(result);
+      if (!saysRepositoryLocked(refusal)) return result;
+      const lock = parseRepositoryLock(refusal);
+      // If it is still there, its restic runs.
+      if (holders.has(lock.holder) || holders.size === MAX_STALE_LOCKS) return result;
+      holders.add(lock.holder);
+      await waitUntilReaped(lock);
+      await call(["unlock"]);
+    }
+  };
   return {
     run: async (words, { what, cwd, good = [] }) => {
-      let result = await call(words, cwd);
-      if (saysRepositoryLocked(result.stderr)) {
-        // `restic unlock` removes only stale locks, left by a killed restic.
-        await call(["unlock"]);
-        result = await call(words, cwd);
-      }
+      const result = await pastStaleLocks(
+        () => call(words, cwd),
+        ({ stderr }) => stderr,
+      );
       if (result.status === 0 || good.includes(result.status ?? -1)) return result;
       throw explain(what, result, place);
     },
+    pastStaleLocks,
     start: (words, options) => start(["restic", ...words], { ...options, env }),
     env,
     failure: (what, result) => explain(what, result, place),
     damage: (what, logged) => explainDamage(what, logged, place),
   };
+}
+
+/** `restic unlock` takes a zombie for a restic that runs: one that was killed with its parent, until init reaps it. */
+async function waitUntilReaped({ pid, host }: RepositoryLock): Promise<void> {
+  if (pid === undefined || host !== hostname()) return;
+  for (const deadline = Date.now() + REAPED_MS; isZombie(pid) && Date.now() < deadline;)
+    await Bun.sleep(POLL_MS);
 }
 
 function checkPasswordFile(path: string): void {

@@ -31,8 +31,8 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     "job/run.ts",
-    'control.send("stop");\n    // The runner',
-    "// The runner",
+    "if (stopped || idle) kill();",
+    "if (stopped) kill();",
     "commands/job.test.ts:the time for",
   ),
   mutant(
@@ -59,7 +59,12 @@ export const MUTANTS: readonly Mutant[] = [
     "chainLength(parent, all, longest) <= longest",
     "commands/backup.test.ts:limits a chain",
   ),
-  mutant("snapshot/make/images.ts", "chmodSync(path, 0o400);", "", "commands/backup.test.ts:is a full one"),
+  mutant(
+    "snapshot/make/images.ts",
+    "chmodSync(path, 0o400);",
+    "",
+    "commands/backup.test.ts:the first is full",
+  ),
   mutant(
     "snapshot/make/images.ts",
     "isSnapshotBitmap(item) && item !== keep",

@@ -8,9 +8,11 @@
  *   type:TEXT        type TEXT and Enter, at the prompt
  *   shot:FILE.png    save a picture of the screen
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { pngOfPpm } from "../../src/lib/png.ts";
+import { WORK } from "../../src/store/layout.ts";
 
 const LOOK_MS = 200;
 /** A key that comes before the guest listens is lost, so it is pressed again after so many looks. */
@@ -111,10 +113,11 @@ async function isSoonSeen(qmp: QmpClient, text: string): Promise<boolean> {
 }
 
 async function saveScreen(qmp: QmpClient, file: string): Promise<void> {
-  const ppm = `${socket}.ppm`;
+  // In its jail qemu can write this file only.
+  const ppm = join(dirname(socket), WORK.screen);
   await qmp.execute("screendump", { filename: ppm });
   writeFileSync(file, pngOfPpm(readFileSync(ppm)));
-  rmSync(ppm);
+  truncateSync(ppm);
 }
 
 async function act(qmp: QmpClient, action: string): Promise<void> {

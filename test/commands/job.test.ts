@@ -256,6 +256,7 @@ describe("job", () => {
     ["the end of the job", "-t 1 job check", true, "did not finish"],
   ])("limits the time for %s (124)", async (_title, line, starts, printed) => {
     using box = await withJob(starts ? "" : "RESCUE_START_TIMEOUT=1\n");
+    let told = false;
     box.qemu = {
       answers: { system_powerdown: () => ({}) },
       started: (qemu) => {
@@ -265,13 +266,17 @@ describe("job", () => {
           );
         // The runner receives `stop`, and unmounts the disks.
         void until("it is told to stop", () => qemu.heard["control.sock"]?.includes("stop")).then(
-          () => qemu.powerOff(),
+          () => {
+            told = true;
+            qemu.powerOff();
+          },
           () => {},
         );
       },
     };
     using _clock = fastClock();
     await box.ends(124, line, printed);
+    expect(told).toBe(starts);
   });
 
   test("asks the rescue's questions on the terminal", async () => {

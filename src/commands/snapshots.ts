@@ -21,7 +21,7 @@ export default define({
       kind: "snapshot",
       required: false,
       description:
-        "names of snapshots; diff: two; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (-, for one path: standard output); mount: one, and an empty directory",
+        "names of snapshots; diff: two; diff --files: two, and a path in the guest or none; describe: one, and its new description; ls: one, and a path in the guest; get: one, paths, and a destination (-, for one path: standard output); mount: one, and an empty directory",
     },
     json: {
       type: "boolean",
@@ -40,7 +40,7 @@ export default define({
     recursive: { type: "boolean", description: "list the directories below as well (ls)" },
     escaped: {
       type: "boolean",
-      description: "take PATHs as ls shows them, with their escapes (ls, get, mount)",
+      description: "take PATHs as ls shows them, with their escapes (ls, get, mount, diff --files)",
     },
     "key-file": {
       type: "string",

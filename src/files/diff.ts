@@ -1,5 +1,6 @@
 import type { Context } from "../vm/context.ts";
 import { openScratch } from "./disks.ts";
+import { encodePath } from "./escaped-path.ts";
 import { listInRescue, printItems } from "./list.ts";
 import { compareEntries, entryToJson, escapeName, readListing, type FileEntry } from "./listing.ts";
 import type { DiffRequest } from "./request.ts";
@@ -11,9 +12,10 @@ type FileChange = "A" | "M" | "D" | "T" | "t";
 
 /** Prints which files differ between two snapshots. */
 export async function diffFiles(context: Context, request: DiffRequest): Promise<void> {
-  const { from, to, json, checksum } = request;
+  const { from, to, path, json, checksum } = request;
+  const shown = (entry: FileEntry): string => escapeName(joinGuestPath(path, entry.path));
   await withSnapshot(context, { ...request, name: from }, "compare files of snapshots", async (vm, place) => {
-    const listed = { operation: checksum ? "sums" : "list", paths: ["/"] } as const;
+    const listed = { operation: checksum ? "sums" : "list", paths: [path] } as const;
     using before = openScratch(context, vm);
     const a = await listInRescue(context, vm, place, before, listed);
     using after = openScratch(context, vm);
@@ -24,7 +26,7 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
       (other) => listInRescue(context, vm, other, after, listed),
     );
     printItems(context, mergeListings(readListing(a), readListing(b)), json, {
-      toLine: ([change, old, now]) => `${change}  /${escapeName((now ?? old)!.path)}`,
+      toLine: ([change, old, now]) => `${change}  ${shown((now ?? old)!)}`,
       toFacts: ([change, old, now]) => ({
         change,
         ...(old && { from: entryToJson(old) }),
@@ -34,6 +36,10 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
     for (const { work } of [before, after]) requireAll(work, "cannot compare all files");
   });
 }
+
+/** @param below as in an entry; empty: the path itself */
+const joinGuestPath = (path: string, below: Buffer): Buffer =>
+  below.length === 0 ? encodePath(path) : Buffer.concat([encodePath(path.replace(/\/*$/, "/")), below]);
 
 /** Pure: the differences of two sorted listings, in their order. */
 export function* mergeListings(

@@ -72,7 +72,7 @@ async function deliverFiles(
       places.directory,
       allocatedBytes(statSync(archive)),
       cannot.replace(/^cannot /, ""),
-      "tmpdir",
+      "destination",
     );
     const refused = await unpackArchive(archive, partial.path, paths.length, cannot);
     throwIfInterrupted();

@@ -31,6 +31,8 @@ export interface DiffRequest {
   action: "diff-files";
   from: string;
   to: string;
+  /** Of the guest: what is compared. */
+  path: string;
   remote: boolean;
   keyFile?: string | undefined;
   checksum: boolean;
@@ -102,7 +104,8 @@ function parseFilesAction(args: FilesArgs): FilesRequest | undefined {
   if (recursive && action !== "ls") throw refuse("recursive", "ls");
   if (args.files && action !== "diff") throw refuse("files", "diff");
   if (checksum && !listsDifferences) throw refuse("checksum", "diff --files");
-  if (escaped && !["ls", "get", "mount"].includes(action)) throw refuse("escaped", "ls, get, mount");
+  if (escaped && !listsDifferences && !["ls", "get", "mount"].includes(action))
+    throw refuse("escaped", "ls, get, mount, diff --files");
   const read = escaped ? readShownPath : (path: string): string => path;
   if (action === "ls") return parseList(words, { recursive, json, remote }, read);
   if (action === "get") {
@@ -114,14 +117,16 @@ function parseFilesAction(args: FilesArgs): FilesRequest | undefined {
     return parseMount(words, remote, read);
   }
   if (!listsDifferences) return undefined;
-  const [from, to, ...more] = words;
+  const [from, to, word, ...more] = words;
   if (from === undefined || to === undefined || more.length > 0)
     throw usageError(
-      "snapshots diff --files takes two names",
-      `give the earlier one first: ${commandLine("snapshots", "diff", "--files", "S0", "S1")}`,
+      "snapshots diff --files takes two names, and a PATH or none",
+      `give the earlier one first: ${commandLine("snapshots", "diff", "--files", from ?? "S0", to ?? "S1", "/etc")}`,
     );
   for (const name of [from, to]) validateSnapshotReference(name);
-  return { action: "diff-files", from, to, remote, checksum, json };
+  const path = word === undefined ? "/" : read(word);
+  validateGuestPath(path, from, remote);
+  return { action: "diff-files", from, to, path, remote, checksum, json };
 }
 
 function parseList(

@@ -23,6 +23,10 @@ export const saysImageLocked = (text: string): boolean => /Failed to get .*lock/
 /** qemu-img: built without zstd, or older than `compression_type` (qemu 5.1). */
 export const saysNoZstd = (text: string): boolean => /compression|zstd/i.test(text);
 
+/** bwrap: the host's mounts changed while it read their list (its issue 650). */
+export const saysMountsChanged = (text: string): boolean =>
+  /in mount table|Unable to apply mount flags/.test(text);
+
 /** QMP's screendump: the machine has no graphics card (ui/ui-qmp-cmds.c). */
 export const saysNoConsole = (text: string): boolean => /no console/i.test(text);
 

@@ -11,6 +11,7 @@ import {
 import { dirname, join } from "node:path";
 import { beginChild } from "../lib/activity.ts";
 import { hasErrno, VmError } from "../lib/errors.ts";
+import { saysMountsChanged } from "../lib/program-messages.ts";
 import { shellQuote } from "../lib/shell.ts";
 import { plain } from "../lib/text.ts";
 import { within } from "../lib/within.ts";
@@ -105,6 +106,9 @@ export class QemuRefusal extends VmError {}
 /** bwrap could not make qemu's root. */
 class JailFailure extends Error {}
 
+/** How often it tries again while the host's mounts change. */
+const JAIL_RETRIES = 3;
+
 /** Interval for connecting to the socket until qemu listens, besides events of its directory. */
 const RETRY_MS = 20;
 /** On a loaded host qemu's main loop may take long to greet. */
@@ -121,7 +125,7 @@ const KILL_MS = 10_000;
  * Starts qemu and waits for its QMP greeting.
  * @throws QemuRefusal with qemu's output if it exits before, VmError 74 if it is killed or hangs
  */
-export async function startQemu(options: QemuOptions): Promise<QemuSession> {
+export async function startQemu(options: QemuOptions, retries = JAIL_RETRIES): Promise<QemuSession> {
   const { argv, directory, monitor, logPath, onEvent, startLimitMs = START_MS } = options;
   const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const log = openSync(logPath, O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
@@ -161,8 +165,9 @@ export async function startQemu(options: QemuOptions): Promise<QemuSession> {
     const failure = await startError(child, options, qmp);
     await companion?.end();
     if (!(failure instanceof JailFailure)) throw failure;
-    options.jail!.root!.onFailure(failure.message);
     rmSync(logPath, { force: true });
+    if (retries > 0 && saysMountsChanged(failure.message)) return startQemu(options, retries - 1);
+    options.jail!.root!.onFailure(failure.message);
     return startQemu({ ...options, jail: { ...options.jail!, root: undefined, user: undefined } });
   }
   // Two more programs, which nothing waits for but the end of this one.

@@ -104,9 +104,14 @@ function resolveRules(context: Context, { settings }: Vm, typed: Rules, words = 
   const noted = PERIODS.map((period) => [period, settings[settingOf(period)]] as const);
   const rules: Rules = { ...Object.fromEntries(noted), ...typed };
   if (hasRules(rules)) return rules;
-  throw new VmError("usage", "cannot prune: no retention rules given", {
-    hint: `give rules: ${commandLine(...words, ...formatRules(suggestRules(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
-  });
+  const given = PERIODS.some((period) => rules[period] !== undefined);
+  throw new VmError(
+    "usage",
+    `cannot prune: ${given ? "0 is no retention rule" : "no retention rules given"}`,
+    {
+      hint: `give rules: ${commandLine(...words, ...formatRules(suggestRules(context)))}\nor set KEEP_DAILY=7 in ~/.config/${programName()}.conf`,
+    },
+  );
 }
 
 /** Removes the snapshots that no rule keeps, and prints the action for each. */

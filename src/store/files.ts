@@ -163,6 +163,7 @@ export const allocatedBytes = (stats: Stats): number => stats.blocks * 512;
 const SPACE_HINT = {
   snapshots: "free some space there, or remove old snapshots",
   tmpdir: "free some space there, or set TMPDIR to a larger directory",
+  destination: "free some space there, or name a directory on another filesystem",
 };
 
 /**

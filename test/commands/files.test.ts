@@ -408,6 +408,26 @@ test("snapshots diff --files compares two listings", async () => {
   ]);
 });
 
+test.each([
+  [String.raw`vg-a:/s\tr`, "vg-a:/s\tr\0", String.raw`D  vg-a:/s\tr/a`],
+  ["/srv/", "/srv/\0", "D  /srv/a"],
+])("snapshots diff --files compares what is below %s", async (path, asked, printed) => {
+  using box = await withFiles();
+  const look = ({ directory }: FakeQemu): void =>
+    expect(readFileSync(join(directory, ".in/paths"), "utf8")).toBe(asked);
+  answers(box, { result: "a//f 644 0 0 1 1 \0", look }, { result: "", look });
+  const { stdout } = await box.ok("snapshots", "diff", "--files", "--escaped", "S0", "S1", path);
+  expect(stdout).toBe(`${printed}\n`);
+});
+
+test("snapshots diff --files of one file names it", async () => {
+  using box = await withFiles();
+  answers(box, { result: "//f 644 0 0 1 1 \0" }, { result: "//f 644 0 0 2 1 \0" });
+  expect((await box.ok("snapshots", "diff", "--files", "S0", "S1", "/etc/fstab")).stdout).toBe(
+    "M  /etc/fstab\n",
+  );
+});
+
 describe("restore --only", () => {
   test("packs in one run, without the working disks, and unpacks in another", async () => {
     using box = await withFiles();

@@ -29,7 +29,9 @@ ln t/srv/one t/srv/hard
 mke2fs -q -t ext4 -d t -F root.raw 64M
 # Of the user 1234, as setxattr(2) has it (acl_to_xattr(3)).
 printf '\2\0\0\0\1\0\6\0\377\377\377\377\2\0\4\0\322\4\0\0\4\0\4\0\377\377\377\377\20\0\4\0\377\377\377\377\40\0\4\0\377\377\377\377' >acl
-debugfs -w -R 'ea_set /srv/one user.note kept' root.raw; debugfs -w -R 'ea_set -f acl /srv/one system.posix_acl_access' root.raw`;
+debugfs -w -R 'ea_set /srv/one user.note kept' root.raw; debugfs -w -R 'ea_set -f acl /srv/one system.posix_acl_access' root.raw
+# 123456789 ns after a second.
+debugfs -w -R 'sif /srv/big mtime @1000000000' root.raw; debugfs -w -R 'sif /srv/big mtime_extra 493827156' root.raw`;
 
 /** What the guest's filesystem has of `/srv/one`: its links and extended attributes. */
 const LOOK = `qemu-img convert -U -O raw "$1" look.raw; e2fsck -E journal_only -fy look.raw || [ $? -le 1 ]
@@ -78,6 +80,7 @@ suite(
       await box.ok(["snapshots", "get", "Q", "/srv", "copy"]);
       const copy = box.path("copy");
       expect(sha256(join(copy, "big"))).toBe(sha256(join(box.top, "t/srv/big")));
+      expect(lstatSync(join(copy, "big"), { bigint: true }).mtimeNs).toBe(1_000_000_000_123_456_789n);
       expect(lstatSync(join(copy, "suid")).mode & 0o7777).toBe(0o755);
       expect(lstatSync(join(copy, "sparse")).blocks).toBeLessThan(1000);
       expect(readFileSync(join(copy, String.raw`new\nline`), "utf8")).toBe("back");

@@ -6,6 +6,7 @@ import {
   saysDisabled,
   saysImageLocked,
   saysIsoTooLarge,
+  saysMountsChanged,
   saysNoConsole,
   saysNoRepository,
   saysNoSpace,
@@ -22,6 +23,14 @@ const MESSAGES = [
   [saysNoSpace, "Fatal: unable to save snapshot: write /r/x: no space left on device"],
   [saysNoSpace, "cp: x: Disk quota exceeded"],
   [saysDenied, "cannot copy the disks: Permission denied"],
+  [
+    saysMountsChanged,
+    'bwrap: Can\'t bind mount /oldroot/a on /newroot/a: Unable to find "/newroot/a" in mount table',
+  ],
+  [
+    saysMountsChanged,
+    'bwrap: Can\'t bind mount /oldroot/ on /newroot/: Unable to apply mount flags: remount "/newroot/a": Invalid argument',
+  ],
   [saysIsoTooLarge, "xorriso : FAILURE : Image size 1500s exceeds free space on media 3s"],
   [
     saysImageLocked,

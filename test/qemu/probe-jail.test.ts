@@ -68,8 +68,9 @@ describe("what a jail can have on this host", () => {
 });
 
 /** A bwrap that starts what it is given, and a setpriv that says so or complains. */
+const EXECUTES = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"';
 const installBoth = (setpriv: string): void => {
-  install('while [ "$1" != -- ]; do shift; done; shift; exec "$@"');
+  install(EXECUTES);
   temp.write("bin/setpriv", `#!/bin/sh\n${setpriv}\n`, 0o755);
 };
 
@@ -131,8 +132,23 @@ describe("a qemu outside of /usr", () => {
   });
 });
 
-test("where bwrap fails at a start, qemu is started without a root of its own", async () => {
-  install(REFUSES);
+const MOUNTS_CHANGE = `n=$(cat "$0.n" 2>/dev/null || echo 0); echo $((n+1)) >"$0.n"`;
+const MISSED = `echo "bwrap: Can't bind mount /oldroot/a on /newroot/a: Unable to find "/newroot/a" in mount table" >&2; exit 1`;
+
+test.each([
+  [
+    "where bwrap fails at a start, qemu is started without a root of its own",
+    REFUSES,
+    ["bwrap: No permissions to create new namespace"],
+  ],
+  [
+    "while the host's mounts change, bwrap is started again",
+    `${MOUNTS_CHANGE}; [ $n -ge 2 ] || { ${MISSED}; }; ${EXECUTES}`,
+    [],
+  ],
+  ["but not for ever", MISSED, [expect.stringContaining("in mount table")]],
+])("%s", async (_title, bwrap, expected) => {
+  install(bwrap);
   const failures: string[] = [];
   const qemu = await startQemu({
     argv: [process.execPath, join(import.meta.dir, "stubborn-qemu.ts"), "orderly"],
@@ -151,7 +167,7 @@ test("where bwrap fails at a start, qemu is started without a root of its own", 
     monitor: temp.path("qmp.sock"),
     logPath: temp.path("qemu.log"),
   });
-  expect(failures).toEqual(["bwrap: No permissions to create new namespace"]);
+  expect(failures).toEqual(expected);
   expect(readFileSync(temp.path("qemu.log"), "utf8")).not.toContain("bwrap");
   await qemu.end();
 });

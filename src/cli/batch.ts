@@ -2,7 +2,7 @@ import { VmError } from "../lib/errors.ts";
 import { wordsOfOption } from "./getopt.ts";
 import {
   FREE_TEXT,
-  isOldName,
+  endsArguments,
   parseInvocation,
   REFERENCE,
   referenceOf,
@@ -36,9 +36,9 @@ export function parseBatch(
     const name = referenceOf(word) ?? word;
     const command = COMMANDS.get(name);
     const retype = (replacement: string): string[] => [...before, ...words.with(at, replacement)];
-    // Behind the first command only @name and the six old names get here, or a word too many.
-    if (batch.length > 0 && !REFERENCE.test(word) && !isOldName(word))
-      throw surplus(word, at, batch.at(-1)!, line);
+    const previous = batch.at(-1);
+    if (previous && !REFERENCE.test(word) && !endsArguments(word, previous.command))
+      throw surplus(word, at, previous, line);
     if (!command) {
       const unknown = unknownCommand(name, prog, (found) =>
         retype(word.startsWith("@") ? `@${found}` : found),

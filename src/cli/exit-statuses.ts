@@ -344,6 +344,7 @@ export function exitStatusesOf(command: string): (readonly [status: string, mean
   const words = {
     ok: "",
     usage: "",
+    io: "the output cannot be written",
     ...(WITHOUT_SETTINGS.has(command) ? {} : { config: "" }),
     ...OF_COMMAND[command],
   };

@@ -38,6 +38,9 @@ export const referenceOf = (word: string): string | undefined => REFERENCE.exec(
 
 export const isOldName = (word: string): boolean => (OLD_NAMES as readonly string[]).includes(word);
 
+/** [compat] The old commands follow one another without `@`; behind a newer one, such a word is an argument: `list job`. */
+export const endsArguments = (word: string, { name }: Command): boolean => isOldName(word) && isOldName(name);
+
 const LABEL = GLOBAL_OPTIONS.find(({ effect }) => effect.kind === "label")!;
 
 /** Free text may begin with a dash. */
@@ -178,7 +181,7 @@ export function parseInvocation(
     const reference = referenceOf(word);
     // Where there is no command of this name, our caller says so.
     if (reference !== undefined && (COMMANDS.has(reference) || !positional.required)) break;
-    if (!positional.required && !optionsOver && isOldName(word)) break;
+    if (!positional.required && !optionsOver && endsArguments(word, command)) break;
     if (word === "" && positional.required) break;
     // [compat] To the old commands an empty word is an argument: no name, no ISO.
     if (word === "" && !positional.empty && !isOldName(command.name))

@@ -6,7 +6,7 @@ export const stopArgs = {
     type: "string",
     alias: "t",
     valueHint: "SECONDS",
-    description: "wait this long for the guest to power off, then kill it (124); default: 60",
+    description: "wait this long for the guest to power off, then kill it (124); default: STOP_TIMEOUT",
   },
   force: { type: "boolean", alias: "f", description: "kill the guest at once, as a power cut would" },
 } as const;

@@ -1,5 +1,5 @@
 import { readSmallBytes, realPath } from "../lib/read-file.ts";
-import { briefOf, VmError } from "../lib/errors.ts";
+import { briefOf, hasErrno, VmError } from "../lib/errors.ts";
 import type { Complaint } from "./complaint.ts";
 import type { Surroundings } from "./defaults.ts";
 import { isBlank } from "./check-guest-env.ts";
@@ -67,7 +67,7 @@ interface Layer {
  * Reads one file; undefined if it does not exist.
  * @param userShell shell state set by earlier files
  * @param vm a guest.env of a VM or rescue, of unknown origin: read literally, without following symlinks
- * @throws VmError 78 if it cannot be read
+ * @throws VmError 73 without permission, 78 if it cannot be read
  */
 export async function readLayer(
   file: string,
@@ -84,7 +84,11 @@ export async function readLayer(
     content = decodeStrictly(bytes);
   } catch (error) {
     const reason = error instanceof TypeError ? "it is not UTF-8 text" : briefOf(error);
-    throw new VmError("config", `cannot read ${file}: ${reason}`, { cause: error });
+    const denied = hasErrno(error, "EACCES", "EPERM");
+    throw new VmError(denied ? "cannotCreate" : "config", `cannot read ${file}: ${reason}`, {
+      cause: error,
+      hint: denied ? "act as its owner, or make it readable: chown, chmod u+r" : undefined,
+    });
   }
   if (vm) refuseNewer(content, file);
   const blank = isBlank(content);

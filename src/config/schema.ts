@@ -255,7 +255,7 @@ export const SCHEMA = {
   ),
   STOP_TIMEOUT: setting(
     wholeNumber(1, 86400),
-    "seconds for the guest to power off after Ctrl-C, SIGTERM or SIGHUP",
+    "seconds for the guest to power off after stop, Ctrl-C, SIGTERM or SIGHUP",
   ),
   HOOK_TIMEOUT: setting(
     optionalNumber(1, 86400),

@@ -84,11 +84,8 @@ export async function runRescue(
   }
 }
 
-/** Exit reason to record for crash-consistent disks: that of the guest's own last run, if known; none of a clone that never ran. */
-function crashedEnd({ lastRun, clone }: Mark): RunEnd | undefined {
-  if (lastRun === undefined && clone) return undefined;
-  return lastRun === undefined || lastRun === "unknown" ? "killed" : lastRun;
-}
+/** Exit reason to record for crash-consistent disks: that of the guest's own last run, if it has run, and that is known. */
+const crashedEnd = ({ lastRun }: Mark): RunEnd | undefined => (lastRun === "unknown" ? "killed" : lastRun);
 
 /** Restores the rescue's saved state if possible, or else boots it. */
 async function startRescue(

@@ -91,8 +91,8 @@ function warnIfNewer(hostdir: string, work: Workdir): void {
     if (disks.length > 0) log.warn("this VM has no snapshot: removing the only copy of its disks");
     return;
   }
-  // Not run since the restore: the snapshot has the same data.
-  if (work.mark.lastRun === undefined) return;
+  // Neither run nor changed by a job since the restore: the snapshot has the same data.
+  if (work.mark.lastRun === undefined && !work.mark.onlyJobs) return;
   if (changed > last.made.getTime())
     log.warn(
       `the disks were changed (${formatTimestamp(new Date(changed))}) after the last snapshot ${last.name}: these changes are lost`,

@@ -28,7 +28,8 @@ import { runVm } from "./run.ts";
 import { waitForEnd } from "../vm/watch.ts";
 
 export interface StopRequest {
-  timeoutSeconds: number;
+  /** Absent: STOP_TIMEOUT. */
+  timeoutSeconds?: number | undefined;
   /** Kill qemu at once, as a power cut would. */
   force: boolean;
 }
@@ -39,10 +40,8 @@ export function parseStop(timeout: string | undefined, force: boolean | undefine
     throw new VmError("usage", `--timeout: '${timeout}' is not allowed`, {
       hint: "allowed: a whole number of seconds",
     });
-  return { timeoutSeconds: Number(timeout ?? STOP_SECONDS), force: force === true };
+  return { timeoutSeconds: timeout === undefined ? undefined : Number(timeout), force: force === true };
 }
-
-const STOP_SECONDS = 60;
 
 /** Why a guest was killed, for the record. */
 const WHY = {
@@ -58,12 +57,13 @@ const WHY = {
  */
 export async function stopVm(
   context: Context,
-  { timeoutSeconds, force }: StopRequest,
+  { timeoutSeconds: asked, force }: StopRequest,
   restarts = false,
 ): Promise<void> {
   requireOwn(context, findHostdir(context), "stop");
   requireVm(findHostdir(context));
   const { hostdir, settings, work } = await openVm(context);
+  const timeoutSeconds = asked ?? settings.STOP_TIMEOUT;
   if (work.state !== "present" || (await findRunning(work)) === undefined) {
     // Fails if this command is the first to record that the guest did not power off: the caller may copy the disks
     // next. `force` does not require it to.

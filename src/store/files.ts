@@ -210,7 +210,7 @@ export function fileError(what: string, error: unknown, noSpace?: string): VmErr
       brief,
       hint: hasErrno(error, "EROFS")
         ? "use a directory on another filesystem (--hostdir, TMPDIR), or make this one writable: mount -o remount,rw MOUNTPOINT"
-        : "make the directory and its contents yours and writable: chown, chmod u+w",
+        : "act as the owner, or make the directory and its contents yours and writable: chown, chmod u+w",
     });
   }
   const brief = reasonOf(error);

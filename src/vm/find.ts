@@ -55,14 +55,17 @@ export async function readVm(
 ): Promise<Vm> {
   const sources = sourcesOf(context, hostdir, work, mayUseBash);
   const loaded = lenient ? await loadLeniently(sources) : await loadSettings(sources);
-  const { PROFILES, LIBEXEC } = loaded.settings;
-  for (const [name, path] of Object.entries({ PROFILES, LIBEXEC }))
-    if (realPath(path) === hostdir)
-      throw new VmError("usage", `${hostdir} is ${name}, which cannot be a VM's directory`, {
-        hint: `create a directory for the VM: mkdir -m 700 ${join(PROFILES, "NAME")} && cd $_`,
-      });
+  const place = placeAt(hostdir, loaded);
+  if (place !== undefined)
+    throw new VmError("usage", `${hostdir} is ${place}, which cannot be a VM's directory`, {
+      hint: `create a directory for the VM: mkdir -m 700 ${join(loaded.settings.PROFILES, "NAME")} && cd $_`,
+    });
   return { ...loaded, hostdir, work };
 }
+
+/** The setting whose directory this is, as it cannot be a VM's then. */
+const placeAt = (hostdir: string, { settings }: Loaded): string | undefined =>
+  (["PROFILES", "LIBEXEC"] as const).find((name) => realPath(settings[name]) === hostdir);
 
 async function loadLeniently(sources: Sources): Promise<Loaded> {
   const { error, unread: _, written: __, ...loaded } = await loadUsable(sources);
@@ -80,8 +83,9 @@ export const openUser = (context: Context): Promise<Loaded> =>
  */
 export async function openOwnVm(context: Context): Promise<Vm> {
   const hostdir = findHostdir(context);
-  if (foreignDirectory(hostdir) === undefined) return openVm(context);
-  return { ...(await openUser(context)), hostdir, work: { state: "none" } };
+  const own = await openUser(context);
+  if (foreignDirectory(hostdir) === undefined && placeAt(hostdir, own) === undefined) return openVm(context);
+  return { ...own, hostdir, work: { state: "none" } };
 }
 
 /** The sources of a VM's settings. */

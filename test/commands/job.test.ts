@@ -17,7 +17,7 @@ import * as descriptors from "../../src/qmp/send-descriptor.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
 import type { Behaviour, FakeQemu } from "../fixtures/qemu/fake-qemu.ts";
 import { lockVm } from "../../src/store/lock.ts";
-import { INTERRUPTED_JOB } from "../../src/store/mark-types.ts";
+import { INTERRUPTED_JOB, type Mark } from "../../src/store/mark-types.ts";
 import { readMark, updateMark } from "../../src/store/mark.ts";
 import { Sandbox, until } from "../fixtures/sandbox.ts";
 
@@ -188,14 +188,25 @@ describe("job", () => {
     expect(await box.json("status")).toMatchObject({ lastEnd: { end: "stopped", at: expect.any(String) } });
   });
 
-  test("a clone that never ran has no last run after its job, however the original ended", async () => {
-    using box = await withJob();
-    updateMark(box.work, { restored: "crash-consistent", clone: { directory: "/srv/original" } });
-    box.qemu = { started: rescue() };
-    await box.ok("job", "check");
-    expect(await box.json("status")).toMatchObject({ state: "created", lastEnd: null });
-    await box.ends(0, "backup", "crash-consistent");
-  });
+  test.each<[what: string, mark: Partial<Mark>]>([
+    ["a clone", { clone: { directory: "/srv/original" } }],
+    ["a restored VM", {}],
+  ])(
+    "%s that has not run since has no last run after its job, however the guest had ended",
+    async (_, mark) => {
+      using box = await withJob();
+      updateMark(box.work, { ...mark, restored: "crash-consistent" });
+      for (const status of ["0", "7"]) {
+        box.qemu = { started: rescue({ status }) };
+        await box.ends(Number(status), "job check");
+        expect(await box.json("status")).toMatchObject({ state: "created", lastEnd: null });
+      }
+      await box.ends(0, "backup", "crash-consistent");
+      writeFileSync(join(box.work, "disk-0.img"), "", { flag: "a" });
+      utimesSync(join(box.work, "disk-0.img"), 9e9, 9e9);
+      await box.ends(0, "destroy", "these changes are lost");
+    },
+  );
 
   test.each<[title: string, behaviour: Behaviour, status: number, printed: string, state: string]>([
     ["a job that fails", { started: rescue({ status: "7" }) }, 7, "job.log", "stopped"],
@@ -514,6 +525,8 @@ describe("rescue", () => {
     box.write(join(box.home, "vm/cd/guest.env"), "RESCUE_ISO=cd.iso\n");
     box.write(join(box.home, "vm/cd/cd.iso"), "\0".repeat(65536));
     await box.ends(0, "rescue list", /rescue-x86_64 .*usable/, /broken .*not usable/, /cd +CD/);
+    // Their directory is no VM's.
+    await box.ends(0, ["-d", join(box.home, "vm"), "rescue", "list"], /rescue-x86_64 .*usable/);
     rmSync(join(box.home, "vm"), { recursive: true });
     await box.ends(0, "rescue list", "rescue build");
   });

@@ -393,6 +393,13 @@ describe("stop", () => {
     },
   );
 
+  test("the VM's STOP_TIMEOUT is its limit", async () => {
+    using box = await created();
+    await box.ok("set", "STOP_TIMEOUT=1");
+    await box.running({ answers: { system_powerdown: () => ({}) } });
+    await box.ends(124, "stop", "within 1 seconds");
+  });
+
   test.each<[title: string, behaviour: Behaviour, status: string]>([
     ["by its events", {}, "running"],
     ["by qemu's state", { started: (qemu) => void (qemu.status = "guest-panicked") }, "guest-panicked"],

@@ -1,6 +1,6 @@
 import type { OptShape } from "../getopt.ts";
 import { matchLong } from "../getopt.ts";
-import { FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
+import { endsArguments, FREE_TEXT, globalsBehind, HELP, isOldName, referenceOf } from "../invocation.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import type { Command, CommandOption } from "../command.ts";
 import { COMMANDS, OLD_NAMES } from "../registry.ts";
@@ -153,7 +153,8 @@ function commandPlace(command: Command, words: readonly string[], current: strin
     const [word] = left;
     if (word === undefined) return argumentPlace(command, index, current);
     if (positional?.rest) return argumentPlace(command, index, current);
-    if (!positional || isReference(word) || (!positional.required && !over && isOldName(word))) break;
+    if (!positional || isReference(word) || (!positional.required && !over && endsArguments(word, command)))
+      break;
     left = left.slice(1);
     if (positional.many) index--;
   }
@@ -169,5 +170,6 @@ function argumentPlace(command: Command, index: number, current: string): Cursor
   const labels: CandidateSource[] = takesLabels(command.name) ? [{ kind: "labels", at: "@" }] : [];
   if (current.startsWith("@")) return { skip: 0, sources: [next, ...labels] };
   // Without an `@` every command would be listed twice.
-  return { skip: 0, sources: [...sources, current === "" ? next : commandNames(OLD_NAMES, "")] };
+  if (current === "") return { skip: 0, sources: [...sources, next] };
+  return { skip: 0, sources: isOldName(command.name) ? [...sources, commandNames(OLD_NAMES, "")] : sources };
 }

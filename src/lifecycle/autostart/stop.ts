@@ -31,11 +31,10 @@ export async function stopForManager(context: Context, timeoutSeconds: number | 
   // Called once more after a complete stop, or after a start that failed.
   if (pidFile !== undefined && pid === undefined) return;
   try {
-    const { work, settings } = await openVm(context);
+    const { work } = await openVm(context);
     if (work.state !== "present") return;
     const isOwn = pid === undefined || findQemus(work).some((qemu) => qemu.pid === pid);
-    if (isOwn)
-      await stopVm(context, { timeoutSeconds: timeoutSeconds ?? settings.STOP_TIMEOUT, force: false });
+    if (isOwn) await stopVm(context, { timeoutSeconds, force: false });
     else await requireNoCrash(context, work);
   } finally {
     if (pidFile !== undefined) remove(pidFile);

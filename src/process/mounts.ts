@@ -53,7 +53,8 @@ export const listDeadMounts = (wanted?: string): string[] =>
 /** Another process asks: one that hangs, or another user's, counts as alive. */
 function isDead(point: string): boolean {
   const env = { ...process.env, LC_ALL: "C" };
-  const { stderr } = Bun.spawnSync(["stat", "--", point], { stdout: "ignore", env, timeout: ANSWER_MS });
+  // Of the filesystem, as the kernel keeps what is known of its files for a second.
+  const { stderr } = Bun.spawnSync(["stat", "-f", "--", point], { stdout: "ignore", env, timeout: ANSWER_MS });
   return stderr.includes("Transport endpoint is not connected");
 }
 

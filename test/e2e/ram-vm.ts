@@ -11,6 +11,8 @@ const MACHINES = {
   sector: "MEMORY=64M\nDISKS=(AHCI=16M)\n",
   linux: "MEMORY=256M\nDISKS=(VIRT=16M)\n",
 };
+/** The guest counts at least once meanwhile. */
+const TICKS_MS = 200;
 export type RamGuest = keyof typeof MACHINES;
 
 export class RamVm implements Disposable {
@@ -93,10 +95,12 @@ export class RamVm implements Disposable {
     return readAnswers(this.#log()).at(-1)!;
   }
 
-  /** Notes the number of a guest that has booted. */
+  /** Notes the number of a guest that has booted, and has it on its disk. */
   async booted(): Promise<void> {
     await until("the guest's boot", () => this.#log().includes("RAM"));
     ({ number: this.number, count: this.count } = await this.ask());
+    // While it answers, it does not count.
+    for (; this.count === 0; this.count = (await this.ask()).count) await Bun.sleep(TICKS_MS);
   }
 
   /**

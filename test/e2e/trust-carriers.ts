@@ -15,6 +15,8 @@ export interface Carrier {
   name: string;
   /** One of many. */
   made?: "by rule";
+  /** A command that an own directory may have do this, as the manual says. */
+  allowed?: string;
   /**
    * Puts it into an in-place VM with the snapshots S0 and S1.
    * @param out a directory outside, with canaries: `secret`, `victim`, `victims/`, `program`, `sock`
@@ -76,6 +78,7 @@ const forms: Carrier[] = FILES.flatMap((file) =>
   FORMS.map(([form, make]) => ({
     name: `${file} is ${form}`,
     made: "by rule",
+    ...(file === "backups" && form === "a link to a directory" && { allowed: "backup" }),
     put(dir: string, out: string) {
       const path = join(dir, file);
       rmSync(path, { recursive: true, force: true });

@@ -54,7 +54,11 @@ export const listDeadMounts = (wanted?: string): string[] =>
 function isDead(point: string): boolean {
   const env = { ...process.env, LC_ALL: "C" };
   // Of the filesystem, as the kernel keeps what is known of its files for a second.
-  const { stderr } = Bun.spawnSync(["stat", "-f", "--", point], { stdout: "ignore", env, timeout: ANSWER_MS });
+  const { stderr } = Bun.spawnSync(["stat", "-f", "--", point], {
+    stdout: "ignore",
+    env,
+    timeout: ANSWER_MS,
+  });
   return stderr.includes("Transport endpoint is not connected");
 }
 

@@ -10,11 +10,12 @@ import { Sandbox, until } from "./harness.ts";
 import { backing, run } from "./images.ts";
 import { expectError, names, sampled, suite, testInTurn } from "./tools.ts";
 
-const pausedAway = (lab: ArrivingLab): Promise<unknown> =>
+const pausedAway = (lab: ArrivingLab, orElse = (): boolean => false): Promise<unknown> =>
   until("the pause", async () => {
     const { state, arriving } = await lab.status();
     // The process that serves it finds out why soon after.
-    return state === "paused" && arriving?.repository === "away" && arriving.reason !== undefined;
+    const isNoticed = arriving?.repository === "away" && arriving.reason !== undefined;
+    return isNoticed && (state === "paused" || orElse());
   });
 
 suite(
@@ -141,7 +142,8 @@ suite(
       await lab.bootSlowly();
       renameSync(join(lab.box.top, "repo"), join(lab.box.top, "away"));
       await lab.read();
-      await pausedAway(lab);
+      // On a busy machine restic may have read that already.
+      await pausedAway(lab, () => lab.counts().length > 1);
       lab.limit(undefined);
       lab.bringBack();
       await until("the answer", () => lab.counts().length > 1);

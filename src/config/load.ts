@@ -44,11 +44,19 @@ interface ReadSettings extends Omit<Loaded, "settings"> {
   error: VmError | undefined;
   /** A file of settings could not be read, or is lost. */
   unread: boolean;
+  /** Variables in the files that are no settings: of the user's own, or misspelt. */
+  unknown: readonly UnknownVariable[];
+}
+
+export interface UnknownVariable {
+  name: string;
+  file: string;
+  line: number;
 }
 
 /** Reads all layers in order of precedence, and parses them. @throws one error that lists all errors */
 export async function loadSettings(sources: Sources): Promise<Loaded> {
-  const { error, unread: _, ...read } = await readSettings(sources);
+  const { error, unread: _, unknown: __, ...read } = await readSettings(sources);
   if (error) throw error;
   return { settings: parseSettings(read.raw), ...read };
 }
@@ -86,6 +94,7 @@ export async function readSettings(sources: Sources): Promise<ReadSettings> {
   let raw: Record<SettingName, SettingValue> = buildDefaults(sources);
   const origins = mapSettings<SettingValue, Origin>(raw, () => ({ kind: "default" }));
   const complaints: Complaint[] = [];
+  const unknown: UnknownVariable[] = [];
   const files = [
     { file: `/etc/${sources.prog}.conf`, vm: false },
     { file: join(sources.home, ".config", `${sources.prog}.conf`), vm: false },
@@ -113,6 +122,7 @@ export async function readSettings(sources: Sources): Promise<ReadSettings> {
     // Of a version before layouts, not of the earlier program.
     if (vm && read.assignments.some(({ name }) => name === GUEST_FORMAT_NAME)) raw.LAYOUT = "0";
     for (const { name, value, line } of read.assignments) {
+      if (!isSettingName(name)) unknown.push({ name, file, line });
       if (!isSettingName(name) || (vm ? OF_USER : IDENTITY).has(name)) continue;
       layer[name] = value;
       origins[name] = { kind: "file", file, line };
@@ -165,6 +175,7 @@ export async function readSettings(sources: Sources): Promise<ReadSettings> {
     ownArch: ownArch === undefined ? undefined : parseArch(scalarOf(ownArch)),
     error,
     unread,
+    unknown,
   };
 }
 

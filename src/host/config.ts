@@ -1,13 +1,14 @@
 import { bashAssignment } from "../config/assignment.ts";
 import { buildDefaults } from "../config/defaults.ts";
-import { readSettings, usableSettings, type Loaded } from "../config/load.ts";
+import { readSettings, usableSettings, type Loaded, type UnknownVariable } from "../config/load.ts";
 import { type Origin } from "../config/origin.ts";
 import { isSettingName, parseSetting, SECRETS, SETTING_NAMES, type SettingName } from "../config/schema.ts";
 import { commandLine } from "../lib/command-line.ts";
 import { VmError } from "../lib/errors.ts";
 import { toJson } from "../lib/json.ts";
+import { log } from "../lib/log.ts";
 import { plain } from "../lib/text.ts";
-import { nearest } from "../lib/nearest.ts";
+import { isOneEditFrom, nearest } from "../lib/nearest.ts";
 import { resolveWork, type Work } from "../store/workdir.ts";
 import type { Context } from "../vm/context.ts";
 import { findHostdir, sourcesOf, type Vm } from "../vm/find.ts";
@@ -18,6 +19,7 @@ export interface SettingsInForce extends Pick<Loaded, "raw" | "origins" | "userS
   work: Work;
   /** Errors in the others. */
   error: VmError | undefined;
+  unknown: readonly UnknownVariable[];
 }
 
 /** Reads the settings of the VM on the command line, continuing after errors. */
@@ -43,6 +45,19 @@ export const usableVm = (context: Context, found: SettingsInForce): Vm => ({
   ...found,
   ...usableSettings(context, found.raw),
 });
+
+/** Shorter names of the user's own are like a setting by chance. */
+const MIN_LETTERS = 4;
+
+/** A line for each variable that was probably meant as a setting. */
+export const findMisspelt = ({ unknown }: SettingsInForce): string[] =>
+  unknown.flatMap(({ name, file, line }) => {
+    const similar =
+      name.length < MIN_LETTERS ? undefined : SETTING_NAMES.find((one) => isOneEditFrom(name, one));
+    return similar === undefined
+      ? []
+      : [`${plain(file)}:${line}: ${plain(name)} is no setting; did you mean ${similar}?`];
+  });
 
 const isUsable = (name: SettingName, raw: SettingsInForce["raw"]): boolean =>
   "value" in parseSetting(name, raw[name]);
@@ -76,6 +91,7 @@ export async function showConfig(
     isUsable(name, found.raw),
   );
   context.print(json ? formatConfigJson(shown, found) : formatConfig(shown, found, buildDefaults(context)));
+  findMisspelt(found).forEach((text) => log.warn(text));
   if (found.error) throw found.error;
 }
 

@@ -18,6 +18,9 @@ function distance(a: string, b: string): number {
   return rows[a.length]![b.length]!;
 }
 
+/** Pure: is one the other with one letter added, lost, changed, or swapped with its neighbour? */
+export const isOneEditFrom = (a: string, b: string): boolean => distance(a, b) === 1;
+
 /** The choice that is most like `word`, if any is like it at all. */
 export function nearest(word: string, choices: readonly string[]): string | undefined {
   if (word === "" || word.length > 30) return undefined;

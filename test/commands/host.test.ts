@@ -253,6 +253,7 @@ describe("config", () => {
     ["if true; then\nCORES=4\nfi\n", "config CORES", 0, "CORES=1"],
     ["if true; then\nSTOP_TIMEOUT=4\nfi\n", "config STOP_TIMEOUT", 0, "STOP_TIMEOUT=4"],
     ["exit 3\n", "config", 78, "vm.conf"],
+    ["mine=1\nMEMROY=4G\n", "config", 0, "vm.conf:7: MEMROY is no setting; did you mean MEMORY?"],
     ["PROFILES=/nowhere\nISO=@MEDIA@/x.iso\n", "run -b", 69, "check-media"],
   ])("%j: %s", async (conf, line, status, printed) => {
     using box = await created();
@@ -382,6 +383,7 @@ describe("doctor", () => {
 
   test.each<[title: string, prepare: (box: Sandbox) => unknown, name: string, state: string]>([
     ["no qemu-img", (box) => box.without("qemu-img"), "qemu-img", "missing"],
+    ["a misspelt setting", (box) => box.configure("MEMROY=4G\n"), "settings", "limited"],
     ["no sha256sum", (box) => box.without("sha256sum"), "coreutils", "missing"],
     [
       "an old qemu",

@@ -4,7 +4,7 @@ import { toJson } from "../../lib/json.ts";
 import { installHint } from "../../lib/packages.ts";
 import { throwIfInterrupted } from "../../process/signals.ts";
 import { formatTable } from "../../lib/table.ts";
-import { readInForce, usableVm, type SettingsInForce } from "../config.ts";
+import { findMisspelt, readInForce, usableVm, type SettingsInForce } from "../config.ts";
 import type { Context } from "../../vm/context.ts";
 import { oneLine, type Check } from "./check.ts";
 import { checkAutostart } from "./autostart.ts";
@@ -71,7 +71,7 @@ export async function diagnose(context: Context, found: SettingsInForce): Promis
     ...checkLabels(context, vm),
     ...checkReaches(context, vm),
     aging,
-    ...checkSettings(found.error),
+    ...checkSettings(found),
   ];
   return { ok: missingOf(checks).length === 0, host: readSystem(), checks };
 }
@@ -90,19 +90,20 @@ const checkReaches = (context: Context, vm: Vm): Check[] =>
     detail: formatReach(reach),
   }));
 
-/** Invalid settings, for which the checks use built-in values. */
-const checkSettings = (error: VmError | undefined): Check[] =>
-  error === undefined
-    ? []
-    : [
-        {
-          name: "settings",
-          state: "limited",
-          needed: false,
-          use: "everything",
-          detail: `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${commandLine("config")}`,
-        },
-      ];
+/** Invalid settings, for which the checks use built-in values, and misspelt ones. */
+function checkSettings(found: SettingsInForce): Check[] {
+  const { error } = found;
+  const wrong =
+    error &&
+    `${oneLine(error.reason === "settings" ? error.brief : error.message)}; see: ${commandLine("config")}`;
+  return [...(wrong === undefined ? [] : [wrong]), ...findMisspelt(found)].map((detail) => ({
+    name: "settings",
+    state: "limited",
+    needed: false,
+    use: "everything",
+    detail,
+  }));
+}
 
 const missingOf = (checks: readonly Check[]): Check[] =>
   checks.filter(({ needed, state }) => needed && state === "missing");

@@ -26,6 +26,10 @@ const SHOWING: ReadonlySet<string> = new Set(["list", "top"]);
 export const showsSeveral = (name: string): boolean => SHOWING.has(name);
 export const takesLabels = (name: string): boolean => FOR_EACH.has(name) || SHOWING.has(name);
 
+/** The argument that selects VMs by a label, for helps: its name, and what it means. */
+export const labelArgument = (name: string): readonly (readonly [string, string])[] =>
+  takesLabels(name) ? [["@LABEL", "the VMs with this label (LABELS)"]] : [];
+
 /** `@stop` is the command, not a label. */
 export const isCommandName = (label: string): boolean => COMMANDS.has(label) || label === "help";
 

@@ -3,6 +3,7 @@ import type { SettingValue } from "../config/shell-expand.ts";
 import { isOn } from "../config/values.ts";
 import { MACROS } from "../machine/macros.ts";
 import { exitStatusesOf } from "./exit-statuses.ts";
+import { labelArgument } from "./selecting.ts";
 import { signatureOf, usageOf } from "./signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "./options.ts";
 import type { Command } from "./command.ts";
@@ -73,7 +74,10 @@ export function buildUsage(prog: string, version: string, values: UsageValues): 
 
 /** `vm COMMAND -h` */
 export function buildCommandUsage(prog: string, command: Command): string {
-  const args = command.positionals.map((item) => [item.label, item.help] as const);
+  const args = [
+    ...command.positionals.map((item) => [item.label, item.help] as const),
+    ...labelArgument(command.name),
+  ];
   const options = [...command.options, { long: "help", short: "h", help: "show this help" }].map(
     (option) =>
       [

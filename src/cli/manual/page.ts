@@ -5,6 +5,7 @@ import { SCHEMA, SETTING_NAMES, type SettingName } from "../../config/schema.ts"
 import { EXIT, type ExitName } from "../../lib/errors.ts";
 import { MACROS } from "../../machine/macros.ts";
 import { EXIT_STATUS, exitStatusesOf, OTHER_STATUSES } from "../exit-statuses.ts";
+import { labelArgument } from "../selecting.ts";
 import { usageOf } from "../signature.ts";
 import { GLOBAL_OPTIONS, type OptionSpec } from "../options.ts";
 import type { Command } from "../command.ts";
@@ -117,6 +118,7 @@ function commandPart(command: Command, paragraphs: (texts: readonly string[]) =>
     ...fill(prose(sentence(summary))),
     ...paragraphs(more),
     ...positionals.flatMap((positional) => item(italic(positional.label), prose(positional.help))),
+    ...labelArgument(name).flatMap(([label, help]) => item(italic(label), prose(help))),
     ...options.flatMap((option) => item(formatSpellings(option), prose(option.help))),
     ...paragraph(`Exit status: ${statuses.join("; ")}.`),
   ];

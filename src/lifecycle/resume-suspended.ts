@@ -20,6 +20,8 @@ import type { QmpCommand } from "../qmp/commands.ts";
 import { HOST, STATE, WORK } from "../store/layout.ts";
 import { findRamDamage } from "../store/ram-intact.ts";
 import {
+  acceptDisks,
+  beginLoading,
   beginResumed,
   discardSuspended,
   endResuming,
@@ -176,14 +178,15 @@ export async function resumeGuest(
   machine: QemuSession,
   devices: number,
   downLinks: readonly Nic[],
-  { paused }: SuspendedState,
+  state: SuspendedState,
 ): Promise<void> {
   try {
+    beginLoading(work.dir, state);
     await loadDevices(machine.qmp, devices, machine.ended);
     beginResumed(work.dir);
     const commands: QmpCommand[] = [
       ...downLinks.map(({ number }) => linkCommand(number, "down")),
-      ...(paused ? [] : [["cont"] as const]),
+      ...(state.paused ? [] : [["cont"] as const]),
     ];
     const replies = await Promise.allSettled(machine.qmp.executeBatch(commands));
     const failed = replies.find((reply) => reply.status === "rejected");
@@ -193,6 +196,7 @@ export async function resumeGuest(
     await machine.end();
     if (settleResumed(work))
       throw error instanceof QmpDisconnect ? await exitedError(work, machine.ended) : error;
+    acceptDisks(work.dir);
     withdrawStart(work);
     if (interruption.aborted || error instanceof SignalError) throw error;
     const output = readLastLines(join(work.dir, WORK.qemuLog));

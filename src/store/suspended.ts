@@ -51,6 +51,8 @@ export interface SuspendedState {
   mapped?: true;
   /** An unfinished backup has begun to change the bitmaps in the disks. */
   inBackup?: true;
+  /** A qemu has been started that loads the state, and opens the disks for writing before the guest runs. */
+  loading?: true;
 }
 
 const suspendedIn = (workdir: string): string => join(workdir, WORK.suspended);
@@ -151,8 +153,8 @@ export function findDiskChange(workdir: string, disk: DiskIdentity): string | un
 }
 
 /** The same for all disks. */
-export const findDiskChanges = (workdir: string, { disks, inBackup }: SuspendedState): string[] =>
-  inBackup ? [] : disks.flatMap((disk) => findDiskChange(workdir, disk) ?? []);
+export const findDiskChanges = (workdir: string, { disks, inBackup, loading }: SuspendedState): string[] =>
+  inBackup || loading ? [] : disks.flatMap((disk) => findDiskChange(workdir, disk) ?? []);
 
 /**
  * For a backup of a suspended VM, which changes bitmaps in its disks, but not what the guest reads: until the disposal, changes
@@ -163,14 +165,18 @@ export function allowBackup(workdir: string): Disposable {
   if (state === undefined || findDiskChanges(workdir, state).length > 0)
     return { [Symbol.dispose]: () => {} };
   writeDescription(suspendedIn(workdir), { ...state, inBackup: true });
-  return { [Symbol.dispose]: () => endBackup(workdir) };
+  return { [Symbol.dispose]: () => acceptDisks(workdir) };
 }
 
-/** Has the disks count as unchanged after a backup. */
-export function endBackup(workdir: string): void {
+/** Before a qemu loads the state: what it changes in the disks until the guest runs is not read by the guest. */
+export const beginLoading = (workdir: string, state: SuspendedState): void =>
+  writeDescription(suspendedIn(workdir), { ...state, loading: true });
+
+/** Has the disks count as unchanged after a backup, or after a qemu that has loaded the state and has not run. */
+export function acceptDisks(workdir: string): void {
   const state = hasUsableState(workdir) ? readSuspended(workdir) : undefined;
-  if (!state?.inBackup) return;
-  const { inBackup: _ended, ...rest } = state;
+  if (!state?.inBackup && !state?.loading) return;
+  const { inBackup: _backup, loading: _loading, ...rest } = state;
   const disks = state.disks.map(({ path }) => identifyDisk(workdir, path));
   writeDescription(suspendedIn(workdir), { ...rest, disks });
 }

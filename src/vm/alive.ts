@@ -17,7 +17,8 @@ const CONNECT_MS = 1000;
 
 /** A qemu that uses the working files. */
 export interface Alive {
-  state: "running" | "paused";
+  /** `suspended`: it loads its saved state, or a command that had it do that was killed. */
+  state: "running" | "paused" | "suspended";
   runState: string;
   /** It is a job's rescue: only that has a control channel. */
   job: boolean;
@@ -43,7 +44,8 @@ export async function askAlive(work: Workdir, answers: boolean): Promise<Alive |
   const machine = answers ? await queryMachine(work, !job) : { runState: "running" };
   if (machine === undefined) return undefined;
   const { runState, media } = machine;
-  const state = runState === "running" || runState === "silent" ? "running" : "paused";
+  const runs = runState === "running" || runState === "silent";
+  const state = runs ? "running" : !job && isSuspended(work.dir) ? "suspended" : "paused";
   return { state, runState, job, panicked: hasPanicked(work), media };
 }
 

@@ -6,7 +6,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { readEvents } from "../store/events.ts";
 import { SUSPENDING, WORK } from "../store/layout.ts";
 import { remove } from "../store/remove.ts";
-import { endBackup, endResuming, isUndecided, putBack } from "../store/suspended.ts";
+import { acceptDisks, endResuming, isUndecided, putBack } from "../store/suspended.ts";
 import { isSuspended } from "../store/is-suspended.ts";
 import { bootTime, type Workdir } from "../store/workdir.ts";
 import { findQemus, findRunning, isStarting } from "./in-use.ts";
@@ -58,7 +58,7 @@ async function settleState(work: Workdir): Promise<void> {
   if (!isSuspended(dir)) return;
   if (!running) {
     await endWaiting(work);
-    return endBackup(dir);
+    return acceptDisks(dir);
   }
   // A guest that was started by hand is left alone.
   const status = await askMonitor(work, (qmp) => qmp.execute("query-status"));

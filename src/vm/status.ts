@@ -170,6 +170,7 @@ async function buildStatus(context: Context, vm: Vm, alive: Alive | undefined, s
   const pid = findQemus(work)[0]?.pid ?? recorded?.pid;
   return {
     ...common,
+    ...(alive.state === "suspended" && (await describeSuspended(work))),
     state: alive.state,
     job: alive.job,
     forwards: recorded ? recorded.forwards : settings.FORWARDS,

@@ -1,6 +1,14 @@
 /** `suspend`, and what resumes: with a qemu whose RAM is a file of the test. test/e2e/suspend.test.ts has a real one. */
 import { afterAll, describe, expect, spyOn, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, renameSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+  utimesSync,
+} from "node:fs";
 import { join } from "node:path";
 import * as ramState from "../../src/qemu/ram-state.ts";
 import { lockVm } from "../../src/store/lock.ts";
@@ -184,6 +192,25 @@ describe("a suspended VM", () => {
     expect(stderr).not.toContain("run-vm.sh");
     expect((await box.json("status")).lastEnd).toEqual(lastEnd);
     await run(box);
+  });
+
+  test("that a qemu has loaded, and opened the disks of, before its guest ran, can be resumed again", async () => {
+    using box = await created();
+    await run(box);
+    await box.ok("suspend");
+    box.qemu = withRam(box, {
+      answers: {
+        "migrate-incoming": (_args, qemu) => {
+          utimesSync(join(box.work, "disk-0.img"), 1, 1);
+          qemu.emit("MIGRATION", { status: "failed" });
+        },
+      },
+    });
+    await box.ends(74, "run --detach", "qemu cannot load its state");
+    await run(box);
+    await box.ok("suspend");
+    utimesSync(join(box.work, "disk-0.img"), 2, 2);
+    await box.ends(74, "run --detach", "disk-0.img was changed");
   });
 
   test("whose start was interrupted: its end stays as it was", async () => {

@@ -46,8 +46,12 @@ suite("headless", () => {
 
   test("a run in the background: no process of the program remains; visible, pausable, and locked against changes", async () => {
     using box = await hanging();
-    const left = await box.leftovers();
-    expect(left.map((line) => line.split(" ")[1]!.replace(/.*\//, ""))).toEqual(["qemu-system-x86_64"]);
+    let left: string[] = [];
+    // bwrap needs a moment to end.
+    await until("only qemu is left", async () => {
+      left = await box.leftovers();
+      return left.length === 1 && /^\d+ \S*qemu-system-x86_64 /.test(left[0]!);
+    });
     const pid = Number.parseInt(left[0]!, 10);
     // Another session, which outlives a lost connection.
     const [own, its] = ["self", pid].map((of) => {

@@ -6,7 +6,8 @@ import {
   beginResumed,
   commitSuspended,
   discardSuspended,
-  endBackup,
+  acceptDisks,
+  beginLoading,
   endResuming,
   findDiskChanges,
   identifyDisk,
@@ -114,7 +115,7 @@ test("a backup may change a disk, also if it is killed; what was changed before 
   expect(findDiskChanges(temp.top, readSuspended(temp.top)!)).toEqual([]);
   allowBackup(temp.top);
   touch(2);
-  endBackup(temp.top);
+  acceptDisks(temp.top);
   expect(findDiskChanges(temp.top, readSuspended(temp.top)!)).toEqual([]);
   touch(3);
   {
@@ -135,4 +136,16 @@ test("a resumed state is undecided until the guest runs; then only its RAM is le
   endResuming(temp.top);
   expect([isSuspended(temp.top), isUndecided(temp.top)]).toEqual([false, false]);
   expect(existsSync(join(temp.top, ".vm-resumed/ram"))).toBe(true);
+});
+
+test("a qemu that loads the state may change a disk, also if the command is killed", () => {
+  using temp = new Temp();
+  const state = suspended(temp);
+  beginLoading(temp.top, state);
+  utimesSync(temp.path("disk-0.img"), 1, 1);
+  expect(findDiskChanges(temp.top, readSuspended(temp.top)!)).toEqual([]);
+  acceptDisks(temp.top);
+  expect(readSuspended(temp.top)).toEqual({ ...state, disks: [identifyDisk(temp.top, "disk-0.img")] });
+  utimesSync(temp.path("disk-0.img"), 2, 2);
+  expect(findDiskChanges(temp.top, readSuspended(temp.top)!)).toEqual(["disk-0.img was changed"]);
 });

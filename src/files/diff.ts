@@ -1,3 +1,4 @@
+import { findSnapshot } from "../store/snapshots.ts";
 import type { Context } from "../vm/context.ts";
 import { openScratch } from "./disks.ts";
 import { encodePath } from "./escaped-path.ts";
@@ -15,6 +16,8 @@ export async function diffFiles(context: Context, request: DiffRequest): Promise
   const { from, to, path, json, checksum } = request;
   const shown = (entry: FileEntry): string => escapeName(joinGuestPath(path, entry.path));
   await withSnapshot(context, { ...request, name: from }, "compare files of snapshots", async (vm, place) => {
+    // Before the rescue is started for the first one.
+    if (!request.remote) findSnapshot(vm.hostdir, to);
     const listed = { operation: checksum ? "sums" : "list", paths: [path] } as const;
     using before = openScratch(context, vm);
     const a = await listInRescue(context, vm, place, before, listed);

@@ -212,11 +212,15 @@ export const nameAsInGuest = (line: string, paths: readonly string[]): string =>
 
 const PATTERN = /[*?[]/;
 
-function hintForMissing({ listing, paths }: FilesJob, work: Workdir): string | undefined {
+function hintForMissing({ listing, paths, keyFile }: FilesJob, work: Workdir): string | undefined {
   const opening =
     readAnswer(work, "closed") === undefined
       ? []
-      : ["open LUKS by its passphrase, on a terminal, or by a file: --key-file=FILE"];
+      : [
+          keyFile === undefined
+            ? "open LUKS by its passphrase, on a terminal, or by a file: --key-file=FILE"
+            : `${shellQuote(plain(keyFile))} does not open all LUKS devices: give another --key-file, or a passphrase on a terminal`,
+        ];
   if (!listing) return opening[0];
   const near = readAnswer(work, "nearest");
   const isPath = near !== undefined && /^([^/]+:)?\//.test(near) && plain(near) === near;

@@ -420,8 +420,10 @@ test.each([
   expect(stdout).toBe(`${printed}\n`);
 });
 
-test("snapshots diff --files of one file names it", async () => {
+test("snapshots diff --files of one file names it; both snapshots must exist before the rescue is started", async () => {
   using box = await withFiles();
+  await box.ends(66, "snapshots diff --files S0 S9", "no such snapshot: S9");
+  expect(box.qemus).toEqual([]);
   answers(box, { result: "//f 644 0 0 1 1 \0" }, { result: "//f 644 0 0 2 1 \0" });
   expect((await box.ok("snapshots", "diff", "--files", "S0", "S1", "/etc/fstab")).stdout).toBe(
     "M  /etc/fstab\n",
@@ -599,6 +601,7 @@ test("--key-file: the rescue gets the key; a missing one is 66, and closed LUKS 
   answers(box, { status: 66, log: "no filesystem recognised\n", files: { closed: "" } });
   await box.ends(66, "snapshots ls S1 /", "--key-file=FILE");
   await box.ends(66, "snapshots ls S1", "--key-file=FILE");
+  await box.ends(66, "snapshots ls S1 / --key-file=key", "key does not open all LUKS devices");
   await box.ends(64, "snapshots show S1 --key-file=key", "takes no --key-file");
   await box.ends(64, "restore S1 --key-file=key", "--key-file needs --only");
 });

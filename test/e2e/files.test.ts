@@ -223,6 +223,12 @@ suite(
       expect(stdout).toMatch(/ data$/m);
       expect(await typePassphrase(other, "snapshots get S /data -", "secret")).toContain("hidden");
       expectError(await other.vm(["snapshots", "ls", "S", "/", "--key-file=none"]), 66, /no such file/);
+      other.write("wrong", "other\n");
+      expectError(
+        await other.vm(["snapshots", "ls", "S", "/", "--key-file=wrong"]),
+        66,
+        /wrong does not open all LUKS devices/,
+      );
     });
 
     testInTurn(1, 4)("other filesystems, by their names", async () => {

@@ -13,6 +13,7 @@ import {
 import { join } from "node:path";
 import { listFuseMounts, unmountFuse } from "../../src/process/mounts.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { initRepository } from "../fixtures/restic-repository.ts";
 import { buildCountGuest, FAR_SECTOR, NEW_SECTOR, readCounts } from "../guests/count.ts";
 import { processesIn, Sandbox, until } from "./harness.ts";
@@ -117,7 +118,7 @@ export class ArrivingLab implements Disposable {
         // It has exited.
       }
     const pids = lines.map((line) => Number.parseInt(line, 10));
-    await until("the end of what was killed", () => !pids.some((pid) => existsSync(`/proc/${pid}/exe`)));
+    await until("the end of what was killed", () => pids.every(hasExited));
     return lines.length;
   }
   readonly restic = /^\d+ \S*restic mount/;

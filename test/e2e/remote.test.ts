@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { initRepository } from "../fixtures/restic-repository.ts";
 import { until, type Sandbox } from "./harness.ts";
 import { content, DISK, filled, manifest, run, write } from "./images.ts";
@@ -291,7 +292,7 @@ suite(
       const held = Number(new TextDecoder().decode(value));
       await until("it has its lock", () => readdirSync(join(repository, "locks")).length > 0);
       process.kill(held, "SIGKILL");
-      await until("it has ended", () => /^State:\s*Z/m.test(readFileSync(`/proc/${held}/status`, "utf8")));
+      await until("it has ended", () => hasExited(held));
       await box.ok(["prune", "--remote", "--keep-last=1"]);
       expect(parent.exitCode ?? (await parent.exited)).toBe(0);
       // Damage is reported.

@@ -6,7 +6,7 @@ import { findExitedOfLan } from "../../src/network/exited.ts";
 import { findProgram } from "../../src/process/exec.ts";
 import { findByArgument } from "../../src/process/holders.ts";
 import { makeNetworkDirectory } from "../../src/network/place.ts";
-import { hasExited } from "../fixtures/processes.ts";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { testIf } from "../fixtures/needs.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { until } from "../fixtures/sandbox.ts";

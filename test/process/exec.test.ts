@@ -13,7 +13,7 @@ import {
 } from "../../src/process/exec.ts";
 import { pipe } from "../../src/process/libc.ts";
 import { failureOf } from "../fixtures/failure.ts";
-import { hasExited } from "../fixtures/processes.ts";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { until } from "../fixtures/sandbox.ts";
 import { Temp } from "../fixtures/temp.ts";
 import { testWith } from "../fixtures/needs.ts";

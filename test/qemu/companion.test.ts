@@ -6,7 +6,7 @@ import { receiveDescriptor, sendDescriptor, socketPair } from "../../src/process
 import { pipe } from "../../src/process/libc.ts";
 import { COMPANION_FD, startCompanion } from "../../src/qemu/companion.ts";
 import { fastClock } from "../fixtures/fast-clock.ts";
-import { hasExited } from "../fixtures/processes.ts";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 async function untilGone(pid: number): Promise<void> {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readFileSync, statSync, symlinkSync } from "node:fs";
+import { statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { KILL_ONLY, TERMINATE_STEPS, type TerminateStep } from "../../src/qemu/end.ts";
 import { readLastLines } from "../../src/qemu/last-lines.ts";
@@ -7,6 +7,7 @@ import { QemuRefusal, startQemu, type QemuOptions } from "../../src/qemu/session
 import { QmpClient } from "../../src/qmp/client.ts";
 import type { QmpEvent } from "../../src/qmp/events.ts";
 import { failureOf } from "../fixtures/failure.ts";
+import { hasExited } from "../fixtures/has-exited.ts";
 import { Temp } from "../fixtures/temp.ts";
 
 /** Takes 5 s, in parallel with the other tests. */
@@ -45,18 +46,10 @@ const IDLE: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({
 /** For one that does not answer, and needs its time to exit. */
 const SHORT_REPLY: readonly TerminateStep[] = TERMINATE_STEPS.map((step) => ({ ...step, answerMs: 100 }));
 
-const isRunning = (pid: number): boolean => {
-  try {
-    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
-};
-
 describe("startQemu", () => {
   test("waits for the greeting; log and sockets are private", async () => {
     const qemu = await start("orderly");
-    expect(isRunning(qemu.pid)).toBe(true);
+    expect(hasExited(qemu.pid)).toBe(false);
     expect(qemu.qmp.version).toBe("7.2.22");
     expect(statSync(temp.path("qmp.sock")).mode & 0o777).toBe(0o600);
     expect(statSync(temp.path("qemu.log")).mode & 0o777).toBe(0o600);
@@ -102,7 +95,7 @@ describe("a qemu is terminated", () => {
     const qemu = await start(behaviour);
     expect(await qemu.end(steps)).toMatchObject(end);
     expect(await qemu.ended).toMatchObject(end);
-    expect(isRunning(qemu.pid)).toBe(false);
+    expect(hasExited(qemu.pid)).toBe(true);
   });
 
   test("once: a second call waits for the same", async () => {
@@ -150,7 +143,7 @@ describe("a qemu that exits", () => {
     const client = await QmpClient.connect(temp.path("qmp.sock"));
     expect(await client.execute("cont")).toEqual({});
     client.close();
-    expect(isRunning(qemu.pid)).toBe(true);
+    expect(hasExited(qemu.pid)).toBe(false);
     process.kill(qemu.pid, "SIGKILL");
     await qemu.ended;
   });
